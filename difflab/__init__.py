@@ -1,0 +1,51 @@
+"""One network definition, several independent ways to differentiate it, and a certified truth to judge them by."""
+
+import numpy as np
+
+from difflab.backends import (
+    BACKENDS,
+    Backend,
+    Backprop,
+    Certified,
+    FiniteDifference,
+    Prepared,
+    Refused,
+    Symbolic,
+    Unsupported,
+)
+from difflab.discrepancy import Discrepancy, discrepancy
+from difflab.network import MLP, Dense, known
+from difflab.reference import Reference, reference_gradient
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BACKENDS",
+    "MLP",
+    "Backend",
+    "Backprop",
+    "Certified",
+    "Dense",
+    "Discrepancy",
+    "FiniteDifference",
+    "Prepared",
+    "Reference",
+    "Refused",
+    "Symbolic",
+    "Unsupported",
+    "discrepancy",
+    "reference_gradient",
+    "value_and_gradient",
+]
+
+
+def value_and_gradient(
+    net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, backend: str | Backend = "backprop"
+) -> tuple[float, np.ndarray]:
+    """The loss of a batch and its gradient, by a back-end or the default one of that name.
+
+    Prepares anew at each call; for many gradients of one network, prepare once.
+    """
+    chosen = BACKENDS[known(backend, BACKENDS, "backend")] if isinstance(backend, str) else backend
+    return chosen.prepare(net).value_and_gradient(theta, x, y)

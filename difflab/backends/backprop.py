@@ -1,0 +1,102 @@
+"""Reverse mode: hand-written rules in one compiled sweep over the program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from difflab.backends.arguments import Arguments
+from difflab.backends.contract import Backend, Prepared, accumulated_rounding
+from difflab.network import MLP, known
+from difflab.kernels.counting import sweep_operations
+from difflab.program import divisor
+
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+@dataclass(frozen=True, repr=False)
+class Backprop(Backend):
+    """Hand-written reverse sweep, compiled by Numba once for all networks.
+
+    Parameters
+    ----------
+    dtype : ``"float64"`` or ``"float32"``: the arithmetic of products and sums. Scalar rules are evaluated in
+        float64 and rounded once.
+    """
+
+    dtype: str = "float64"
+    name = "backprop"
+
+    def __post_init__(self) -> None:
+        known(self.dtype, ("float64", "float32"), "dtype")
+
+    def _prepare(self, net: MLP) -> PreparedBackprop:
+        return PreparedBackprop(net, self)
+
+
+class PreparedBackprop(Prepared):
+    """The program as a table, compiled sweeps, and a workspace for the last batch size."""
+
+    def __init__(self, net: MLP, backend: Backprop) -> None:
+        super().__init__(net, backend, (backend.dtype,))
+        # Here and not above: importing numba takes longer than most commands.
+        from difflab.kernels import sweeps
+
+        self._sweeps: ModuleType = sweeps
+        self._table = sweeps.encode(net.program)
+        self._workspace: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self.facts["gradient_ops"] = sweep_operations(net.program)
+        self.facts["primal_calls"] = 1
+        self._compile()
+
+    def _compile(self) -> None:
+        """Run both sweeps once on zeros, so that evaluation never waits for the compiler."""
+        theta, x, y = (np.zeros(shape, self.dtypes[0]) for shape in self._shapes())
+        self.value(theta, x, y)
+        self.value_and_gradient(theta, x, y)
+
+    def _shapes(self) -> tuple[tuple[int, ...], ...]:
+        return (self.net.n_params,), (1, self.net.n_inputs), (1, self.net.n_outputs)
+
+    def _buffers(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values, cotangents and scratch for a batch size; kept until another size is asked for."""
+        if self._workspace is None or self._workspace[0] != batch:
+            entries = batch * self._sweeps.workspace_columns(self._table)
+            scratch = self._sweeps.scratch_size(self._table, batch)
+            _check_memory(self.net, batch, (2 * entries + scratch) * np.dtype(self.dtypes[0]).itemsize)
+            sizes = (entries, entries, scratch)
+            values, cotangents, products = (np.empty(size, self.dtypes[0]) for size in sizes)
+            self._workspace = batch, values, cotangents, products
+        return self._workspace[1:]
+
+    def _value(self, arguments: Arguments) -> float:
+        batch = len(arguments.x)
+        values, cotangents, _ = self._buffers(batch)
+        parts = divisor(self.net.program, batch)
+        return self._sweeps.value(
+            self._table, arguments.theta, arguments.x, arguments.y, parts, values, cotangents
+        )
+
+    def _value_and_gradient(self, arguments: Arguments) -> float:
+        batch = len(arguments.x)
+        parts = divisor(self.net.program, batch)
+        return self._sweeps.value_and_gradient(
+            self._table, arguments.theta, arguments.x, arguments.y, parts, *self._buffers(batch), arguments.out
+        )
+
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
+        return accumulated_rounding(self.net, len(x), float(np.finfo(self.dtypes[0]).eps))
+
+
+def _check_memory(net: MLP, batch: int, needed: int) -> None:
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise MemoryError(
+            f"a batch of {batch} through {net} needs a workspace of {needed} bytes, got {available} available; "
+            "use a smaller batch"
+        )

@@ -1,0 +1,130 @@
+"""The contract that every back-end keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from difflab.backends.arguments import Arguments, checked
+from difflab.network import MLP
+
+
+class Unsupported(ValueError):
+    """The back-end cannot differentiate this network."""
+
+
+class Refused(ValueError):
+    """The back-end could, but its forecast is beyond its limit."""
+
+
+@dataclass(frozen=True, repr=False)
+class Backend(ABC):
+    """A way to turn a program into derivatives, with its options; its ``repr`` is its label in every table."""
+
+    name: ClassVar[str]
+
+    def __repr__(self) -> str:
+        chosen = (f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
+        options = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in chosen)
+        return f"{type(self).__name__}({options})"
+
+    def unsupported(self, net: MLP) -> str | None:
+        """Why this back-end cannot differentiate ``net``, or None."""
+        return None
+
+    def refusal(self, net: MLP) -> str | None:
+        """The forecast that is beyond this back-end's limit, or None."""
+        return None
+
+    def prepare(self, net: MLP) -> Prepared:
+        """Do all that is done once for a network.
+
+        Raises
+        ------
+        Unsupported
+            With the sentence of :meth:`unsupported`.
+        Refused
+            With the sentence of :meth:`refusal`.
+        """
+        if reason := self.unsupported(net):
+            raise Unsupported(f"{self!r} cannot differentiate {net}: {reason}")
+        if reason := self.refusal(net):
+            raise Refused(f"{self!r} refuses {net}: {reason}")
+        return self._prepare(net)
+
+    @abstractmethod
+    def _prepare(self, net: MLP) -> Prepared: ...
+
+
+class Prepared(ABC):
+    """A back-end made ready for one network.
+
+    Attributes
+    ----------
+    net : the network.
+    backend : the back-end and its options.
+    dtypes : names of the dtypes it computes in.
+    facts : figures about the preparation: ``gradient_ops``, ``primal_calls``, ...
+    """
+
+    def __init__(self, net: MLP, backend: Backend, dtypes: tuple[str, ...] = ("float64",)) -> None:
+        self.net = net
+        self.backend = backend
+        self.dtypes = dtypes
+        self.facts: dict[str, Any] = {}
+
+    def value_and_gradient(
+        self,
+        theta: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        out: np.ndarray | None = None,
+        allow_nonfinite: bool = False,
+    ) -> tuple[float, np.ndarray]:
+        """The loss of a batch and its gradient with respect to theta.
+
+        Parameters
+        ----------
+        theta : (n_params,)
+        x : (batch, n_inputs)
+        y : (batch, n_outputs), or class indices (batch,) where the loss takes them
+        out : (n_params,) array to fill and return instead of a fresh one
+        allow_nonfinite : let NaN and infinities through
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as stated; nothing has been computed then.
+        """
+        arguments = checked(self.net, theta, x, y, self.dtypes, out, allow_nonfinite)
+        return self._value_and_gradient(arguments), arguments.out
+
+    def value(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, allow_nonfinite: bool = False) -> float:
+        """The loss of a batch; arguments as for :meth:`value_and_gradient`."""
+        return self._value(checked(self.net, theta, x, y, self.dtypes, None, allow_nonfinite))
+
+    @abstractmethod
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
+        """The error of ``gradient`` at these arguments, relative in norm, beyond which it counts as wrong."""
+
+    @abstractmethod
+    def _value_and_gradient(self, arguments: Arguments) -> float:
+        """Fill ``arguments.out`` with the gradient and return the loss."""
+
+    @abstractmethod
+    def _value(self, arguments: Arguments) -> float: ...
+
+
+def accumulated_rounding(net: MLP, batch: int, eps: float) -> float:
+    """Relative error of the longest chain of roundings in one gradient entry, with a margin.
+
+    A sum of n terms is off by at most about n unit roundoffs relative to the sum of magnitudes [Higham 2002,
+    eq. 3.5]; every layer is passed twice. The margin of 16 stands for the cancellation between magnitudes and
+    result, which only a running bound can know.
+    """
+    terms = 2 * sum(width + 4 for width in net.widths) + batch
+    return 16 * terms * eps / 2

@@ -1,0 +1,96 @@
+"""Symbolic differentiation: SymPy differentiates the primal run on symbols."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from difflab.backends.arguments import Arguments
+from difflab.backends.contract import Backend, Prepared, accumulated_rounding
+from difflab.network import MLP
+from difflab.program import divisor, loss_tree_operations
+
+
+MAX_OPS = 2_000_000
+
+
+@dataclass(frozen=True, repr=False)
+class Symbolic(Backend):
+    """One SymPy derivative per parameter for one sample, common subexpressions, compiled for a whole batch.
+
+    Parameters
+    ----------
+    max_ops : forecast operations of the gradient, written out as a tree, beyond which it refuses
+    """
+
+    max_ops: int = MAX_OPS
+    name = "symbolic"
+
+    def __post_init__(self) -> None:
+        if self.max_ops < 1:
+            raise ValueError(f"max_ops must be 1 or more, got {self.max_ops}")
+
+    def refusal(self, net: MLP) -> str | None:
+        forecast = forecast_gradient_ops(net)
+        if forecast <= self.max_ops:
+            return None
+        return f"forecast {forecast:.1e} operations in the gradient, limit {self.max_ops:.1e}"
+
+    def _prepare(self, net: MLP) -> Prepared:
+        return PreparedSymbolic(net, self)
+
+
+def forecast_gradient_ops(net: MLP) -> int:
+    """Forecast of the operations of the derived gradient as a tree.
+
+    Differentiating copies about the whole loss once per parameter, so the forecast is their product; the size of the
+    loss is exact.
+    """
+    return net.n_params * loss_tree_operations(net.program, net.n_params)
+
+
+class PreparedSymbolic(Prepared):
+    """The derivatives as compiled NumPy code."""
+
+    def __init__(self, net: MLP, backend: Symbolic) -> None:
+        super().__init__(net, backend)
+        # Here and not above: importing sympy takes longer than most commands.
+        from difflab import expressions
+
+        started = perf_counter()
+        derivation = expressions.derive(net)
+        derived = perf_counter()
+        shared = expressions.share(derivation)
+        found = perf_counter()
+        self._evaluate = expressions.compile_numpy(derivation, shared)
+        self.facts.update(
+            derive_seconds=derived - started,
+            cse_seconds=found - derived,
+            compile_seconds=perf_counter() - found,
+            loss_ops=expressions.tree_operations([derivation.loss]),
+            gradient_ops=expressions.tree_operations(derivation.gradient),
+            gradient_cse_ops=expressions.shared_operations(shared),
+            primal_calls=1,
+        )
+        self._loss = expressions.compile_loss(derivation)
+
+    def _parts(self, arguments: Arguments) -> int:
+        return divisor(self.net.program, len(arguments.x))
+
+    def _value(self, arguments: Arguments) -> float:
+        with np.errstate(all="ignore"):
+            losses = self._loss(arguments.theta, arguments.x.T, arguments.y.T)
+        return float(np.sum(losses)) / self._parts(arguments)
+
+    def _value_and_gradient(self, arguments: Arguments) -> float:
+        batch, parts = len(arguments.x), self._parts(arguments)
+        with np.errstate(all="ignore"):
+            losses, *entries = self._evaluate(arguments.theta, arguments.x.T, arguments.y.T)
+        for i, entry in enumerate(entries):
+            arguments.out[i] = np.broadcast_to(entry, batch).sum() / parts
+        return float(np.sum(losses)) / parts
+
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
+        return accumulated_rounding(self.net, len(x), float(np.finfo(np.float64).eps))
