@@ -80,7 +80,10 @@ def discrepancy(gradient: np.ndarray, reference: Enclosure) -> Discrepancy:
         error_ulp_max=float(error_ulp.max()),
         worst=tuple(
             Entry(
-                reference.net.name_of(int(i)), float(gradient[i]), float(reference.gradient[i]), float(error_ulp[i])
+                reference.net.name_of(int(i)),
+                float(gradient[i]),
+                float(reference.gradient[i]),
+                float(error_ulp[i]),
             )
             for i in worst
         ),

@@ -79,8 +79,8 @@ def _decaying(z: Array) -> Array:
     return np.where(z.real >= 0, -z, z)
 
 
-def _elementwise(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
-    return staticmethod(np.frompyfunc(function, 1, 1))  # type: ignore[return-value]
+def _elementwise(function: Callable[[Any], Any]) -> Any:
+    return np.frompyfunc(function, 1, 1)
 
 
 class _Exact:

@@ -10,8 +10,8 @@ import psutil
 
 from difflab.backends.arguments import Arguments
 from difflab.backends.contract import Backend, Prepared, accumulated_rounding
-from difflab.network import MLP, known
 from difflab.kernels.counting import sweep_operations
+from difflab.network import MLP, known
 from difflab.program import divisor
 
 
@@ -78,15 +78,19 @@ class PreparedBackprop(Prepared):
         batch = len(arguments.x)
         values, cotangents, _ = self._buffers(batch)
         parts = divisor(self.net.program, batch)
-        return self._sweeps.value(
-            self._table, arguments.theta, arguments.x, arguments.y, parts, values, cotangents
-        )
+        return self._sweeps.value(self._table, arguments.theta, arguments.x, arguments.y, parts, values, cotangents)
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
         batch = len(arguments.x)
         parts = divisor(self.net.program, batch)
         return self._sweeps.value_and_gradient(
-            self._table, arguments.theta, arguments.x, arguments.y, parts, *self._buffers(batch), arguments.out
+            self._table,
+            arguments.theta,
+            arguments.x,
+            arguments.y,
+            parts,
+            *self._buffers(batch),
+            arguments.out,
         )
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:

@@ -158,7 +158,13 @@ def reverse_sweep(net: MLP, theta: Array, made: list[Array], series: Series) -> 
 
 
 def _affine(
-    instruction: Instruction, theta: Array, made: list, cotangents: list, z_bar: Array, gradient: Array, series: Series
+    instruction: Instruction,
+    theta: Array,
+    made: list,
+    cotangents: list,
+    z_bar: Array,
+    gradient: Array,
+    series: Series,
 ) -> None:
     """W_bar += z_bar^T a, b_bar += sum of z_bar, a_bar += z_bar W."""
     weight, bias = instruction.parameters
@@ -170,7 +176,13 @@ def _affine(
 
 
 def _activation(
-    instruction: Instruction, theta: Array, made: list, cotangents: list, a_bar: Array, gradient: Array, series: Series
+    instruction: Instruction,
+    theta: Array,
+    made: list,
+    cotangents: list,
+    a_bar: Array,
+    gradient: Array,
+    series: Series,
 ) -> None:
     source = instruction.inputs[0]
     z = made[source]
@@ -180,7 +192,13 @@ def _activation(
 
 
 def _loss(
-    instruction: Instruction, theta: Array, made: list, cotangents: list, bar: Array, gradient: Array, series: Series
+    instruction: Instruction,
+    theta: Array,
+    made: list,
+    cotangents: list,
+    bar: Array,
+    gradient: Array,
+    series: Series,
 ) -> None:
     """One power series per output: the loss along each axis of z."""
     source, target = instruction.inputs

@@ -21,8 +21,10 @@ from difflab.program import INPUTS, Program
 OPERATION, FUNCTION, INPUT, INPUT_WIDTH, OUTPUT, WIDTH, WEIGHT, BIAS, N_COLUMNS = range(9)
 AFFINE, ACTIVATION, LOSS = range(3)
 OPERATION_CODES = {"affine": AFFINE, "activation": ACTIVATION, "loss": LOSS}
-ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
-LOSS_CODES = {name: code for code, name in enumerate(LOSSES)}
+FUNCTION_CODES = {
+    "activation": {name: code for code, name in enumerate(ACTIVATIONS)},
+    "loss": {name: code for code, name in enumerate(LOSSES)},
+}
 
 
 def encode(program: Program) -> np.ndarray:
@@ -30,10 +32,10 @@ def encode(program: Program) -> np.ndarray:
     columns, column = {INPUTS: 0}, program.n_inputs
     table = np.zeros((len(program.instructions), N_COLUMNS), np.int64)
     for row, instruction in zip(table, program.instructions, strict=True):
-        functions = {"activation": ACTIVATION_CODES, "loss": LOSS_CODES}.get(instruction.operation, {None: 0})
         columns[len(columns) + 1] = column
         row[OPERATION] = OPERATION_CODES[instruction.operation]
-        row[FUNCTION] = functions[instruction.function]
+        if instruction.function:
+            row[FUNCTION] = FUNCTION_CODES[instruction.operation][instruction.function]
         row[INPUT] = columns[instruction.inputs[0]]
         row[INPUT_WIDTH] = program.width_of(instruction.inputs[0])
         row[OUTPUT], row[WIDTH] = column, instruction.width

@@ -38,7 +38,7 @@ class Loss:
 
 
 def squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
-    return m.sum((z - y) ** 2) / 2
+    return m.sum((z - y) ** 2 / 2)
 
 
 def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:

@@ -44,4 +44,6 @@ def loss(m: NumberSystem, inputs: list[Array], parameters: list[Array], function
     return LOSSES[function].expression(m, z, y)
 
 
-OPERATIONS = {row.name: row for row in (Operation("affine", affine), Operation("activation", activation), Operation("loss", loss))}
+OPERATIONS = {
+    row.name: row for row in (Operation("affine", affine), Operation("activation", activation), Operation("loss", loss))
+}
