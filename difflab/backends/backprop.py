@@ -10,7 +10,7 @@ import psutil
 
 from difflab.backends.arguments import Arguments
 from difflab.backends.contract import Backend, Prepared, accumulated_rounding
-from difflab.kernels.counting import sweep_operations
+from difflab.counting import sweep_operations
 from difflab.network import MLP, known
 from difflab.program import divisor
 

@@ -68,7 +68,8 @@ class Prepared(ABC):
     net : the network.
     backend : the back-end and its options.
     dtypes : names of the dtypes it computes in.
-    facts : figures about the preparation: ``gradient_ops``, ``primal_calls``, ...
+    facts : figures known after preparation, among them ``gradient_ops``, the operations that one sample's loss and
+        gradient take as this back-end computes them, and ``primal_calls``, the runs of the primal for one gradient.
     """
 
     def __init__(self, net: MLP, backend: Backend, dtypes: tuple[str, ...] = ("float64",)) -> None:

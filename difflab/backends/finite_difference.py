@@ -8,9 +8,10 @@ import numpy as np
 
 from difflab.backends.arguments import Arguments
 from difflab.backends.contract import Backend, Prepared, accumulated_rounding
+from difflab.counting import primal_operations
 from difflab.network import MLP, known
 from difflab.number_systems import COMPLEX128, FLOAT64
-from difflab.program import loss_tree_operations, primal
+from difflab.program import primal
 from difflab.stencils import CENTRAL, FORWARD, Stencil
 
 
@@ -53,8 +54,7 @@ class _PreparedOnPrimal(Prepared):
         return float(primal(self.net.program, FLOAT64, arguments.theta, arguments.x, arguments.y))
 
     def _count(self, primal_calls: int) -> None:
-        loss_ops = loss_tree_operations(self.net.program, self.net.n_params)
-        self.facts.update(primal_calls=primal_calls, loss_ops=loss_ops)
+        self.facts.update(primal_calls=primal_calls, gradient_ops=primal_calls * primal_operations(self.net.program))
 
 
 class PreparedDifference(_PreparedOnPrimal):

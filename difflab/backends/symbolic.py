@@ -70,9 +70,8 @@ class PreparedSymbolic(Prepared):
             derive_seconds=derived - started,
             cse_seconds=found - derived,
             compile_seconds=perf_counter() - found,
-            loss_ops=expressions.tree_operations([derivation.loss]),
-            gradient_ops=expressions.tree_operations(derivation.gradient),
-            gradient_cse_ops=expressions.shared_operations(shared),
+            gradient_tree_ops=expressions.tree_operations(derivation.gradient),
+            gradient_ops=expressions.shared_operations(shared),
             primal_calls=1,
         )
         self._loss = expressions.compile_loss(derivation)

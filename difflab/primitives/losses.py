@@ -24,7 +24,7 @@ class Loss:
     name : the word for it in networks and study files.
     expression : ``(m, z, y) -> losses`` over the number system ``m``; z, y : (batch, n_outputs).
     value_and_cotangent : ``(z, y, z_bar) -> loss`` for one sample in float64; fills ``z_bar`` with d loss / d z.
-    sweep_operations : ``n_outputs -> operations`` of ``value_and_cotangent``.
+    value_operations, cotangent_operations : operations of the two parts of ``value_and_cotangent``, from n_outputs.
     accepts_classes : whether targets may be class indices, standing for one-hot rows.
     source : where the formula is from.
     """
@@ -32,7 +32,8 @@ class Loss:
     name: str
     expression: Callable[[NumberSystem, Array, Array], Array]
     value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
-    sweep_operations: Callable[[int], int]
+    value_operations: Callable[[int], int]
+    cotangent_operations: Callable[[int], int]
     accepts_classes: bool
     source: str
 
@@ -86,7 +87,8 @@ _ROWS = (
         "squared_error",
         expression=squared_error,
         value_and_cotangent=squared_error_sweep,
-        sweep_operations=lambda k: 4 * k,
+        value_operations=lambda k: 4 * k,
+        cotangent_operations=lambda k: 0,
         accepts_classes=False,
         source="one half of the sum of squares: Rumelhart, Hinton, Williams 1986; lecture notes 001 and 004",
     ),
@@ -94,7 +96,8 @@ _ROWS = (
         "softmax_cross_entropy",
         expression=softmax_cross_entropy,
         value_and_cotangent=softmax_cross_entropy_sweep,
-        sweep_operations=lambda k: 10 * k,
+        value_operations=lambda k: 6 * k + 1,
+        cotangent_operations=lambda k: 4 * k + 1,
         accepts_classes=True,
         source="Bridle 1990; softmax and delta = y - t: lecture notes 003 (Dudar 2018)",
     ),
