@@ -31,6 +31,7 @@ class Backprop(Backend):
 
     dtype: str = "float64"
     name = "backprop"
+    compiles_once = True
 
     def __post_init__(self) -> None:
         known(self.dtype, ("float64", "float32"), "dtype")

@@ -26,6 +26,8 @@ class Backend(ABC):
     """A way to turn a program into derivatives, with its options; its ``repr`` is its label in every table."""
 
     name: ClassVar[str]
+    compiles_once: ClassVar[bool] = False
+    """Whether code is compiled once for all networks and kept on disk."""
 
     def __repr__(self) -> str:
         chosen = (f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
@@ -35,6 +37,10 @@ class Backend(ABC):
     def unsupported(self, net: MLP) -> str | None:
         """Why this back-end cannot differentiate ``net``, or None."""
         return None
+
+    def forecast(self, net: MLP) -> dict[str, int]:
+        """Figures known before anything is prepared."""
+        return {}
 
     def refusal(self, net: MLP) -> str | None:
         """The forecast that is beyond this back-end's limit, or None."""

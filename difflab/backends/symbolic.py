@@ -32,8 +32,11 @@ class Symbolic(Backend):
         if self.max_ops < 1:
             raise ValueError(f"max_ops must be 1 or more, got {self.max_ops}")
 
+    def forecast(self, net: MLP) -> dict[str, int]:
+        return {"forecast_tree_ops": forecast_tree_ops(net)}
+
     def refusal(self, net: MLP) -> str | None:
-        forecast = forecast_gradient_ops(net)
+        forecast = forecast_tree_ops(net)
         if forecast <= self.max_ops:
             return None
         return f"forecast {forecast:.1e} operations in the gradient, limit {self.max_ops:.1e}"
@@ -42,7 +45,7 @@ class Symbolic(Backend):
         return PreparedSymbolic(net, self)
 
 
-def forecast_gradient_ops(net: MLP) -> int:
+def forecast_tree_ops(net: MLP) -> int:
     """Forecast of the operations of the derived gradient as a tree, within a factor of 3 on the nets tried.
 
     Differentiating copies the loss, whose size is known exactly, about once per parameter; each activation that is

@@ -1,0 +1,73 @@
+"""The grid of a study: one cell is one network by one back-end, and the problem both work on."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from difflab import __version__, datasets
+from difflab.network import MLP
+from difflab.study.declaration import Network, Study, build_backend
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A network with parameters, samples and targets, drawn from a seed."""
+
+    network: Network
+    batch: int
+    seed: int
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One row to be: a task, a back-end, the measures, and the limits it runs under."""
+
+    task: Task
+    backend: dict[str, Any]
+    measures: list[str]
+    limit_seconds: float
+    limit_bytes: int
+
+
+def cells(study: Study) -> list[Cell]:
+    """Every network by every back-end, in the order of the file."""
+    return [
+        Cell(Task(network, study.batch, study.seed), backend, *_settings(study))
+        for network, backend in itertools.product(study.networks, study.backends)
+    ]
+
+
+def _settings(study: Study) -> tuple[list[str], float, int]:
+    return list(study.measures), study.limit_seconds, study.limit_bytes
+
+
+def key(of: Task | Cell) -> str:
+    """What identifies a finished cell or task: equal declarations under one version of difflab."""
+    content = msgspec.json.encode([__version__, type(of).__name__, of], order="deterministic")
+    return hashlib.sha256(content).hexdigest()[:24]
+
+
+def label(cell: Cell) -> str:
+    """Network and method, as a person would say them."""
+    return f"{cell.task.network.build()} {build_backend(cell.backend)!r}"
+
+
+def problem(task: Task) -> tuple[MLP, np.ndarray, np.ndarray, np.ndarray]:
+    """Network, theta, x and class indices of a task.
+
+    All numbers are float32 numbers held in float64, so that float32 and float64 methods differentiate the same
+    function at the same point.
+    """
+    net = task.network.build()
+    data = datasets.load(str(task.network.data))
+    rng = np.random.default_rng(task.seed)
+    rows = rng.permutation(len(data.x))[: task.batch]
+    theta, x = (_to_float32_numbers(a) for a in (net.init(rng), data.x[rows]))
+    return net, theta, x, data.classes[rows]
+
+
+def _to_float32_numbers(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32).astype(np.float64)

@@ -1,0 +1,35 @@
+"""Accuracy: the distance from the certified gradient, and whether the back-end keeps its own word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from difflab.backends import Certified
+from difflab.backends.certified import ENCLOSED, KINK
+from difflab.discrepancy import discrepancy
+from difflab.study.measures.subject import Subject
+
+
+def measure(subject: Subject) -> dict[str, Any]:
+    """Columns of the error; the certified back-end itself is not judged."""
+    if isinstance(subject.prepared.backend, Certified):
+        return {"status": _reference_status(subject, "ok"), "certified_bits": subject.reference.bits}
+    found = discrepancy(subject.gradient, subject.reference)
+    predicted = subject.prepared.predicted_error(subject.theta, subject.x, subject.value, subject.gradient)
+    keeps_word = found.error_relative <= predicted
+    return {
+        "status": _reference_status(subject, "ok") if keeps_word else "wrong",
+        "error_relative": found.error_relative,
+        "error_predicted": predicted,
+        "error_ulp_median": found.error_ulp_median,
+        "error_ulp_max": found.error_ulp_max,
+        "worst_entry": found.worst[0].name,
+        "worst_entry_got": found.worst[0].got,
+        "worst_entry_truth": found.worst[0].truth,
+    }
+
+
+def _reference_status(subject: Subject, otherwise: str) -> str:
+    """A truth that is only an interval cannot decide; one at a kink says so."""
+    statuses = set(subject.reference.status)
+    return "undecided" if ENCLOSED in statuses else "kink" if KINK in statuses else otherwise

@@ -1,0 +1,176 @@
+"""Recorded rows as tables: Markdown, LaTeX, CSV, and columns for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+
+Row = dict[str, Any]
+MISSING = "—"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its title, its text from a row, and the measure that it belongs to."""
+
+    title: str
+    text: Callable[[Row], str]
+    measure: str | None = None
+    narrow: bool = True
+    """Whether it has a place in a terminal."""
+
+
+def _number(name: str, digits: int = 2) -> Callable[[Row], str]:
+    return lambda row: number(row.get(name), digits)
+
+
+def number(value: Any, digits: int = 2) -> str:
+    """Short text of a figure: plain between 0.01 and 9999, else scientific."""
+    if value is None:
+        return MISSING
+    if isinstance(value, int):
+        return str(value) if value < 10_000_000 else _scientific(float(value), digits)
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if 0.01 <= abs(value) < 9999.5:
+        return f"{value:.{digits + 1}g}"
+    return _scientific(value, digits)
+
+
+def _scientific(value: float, digits: int) -> str:
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _ratio(over: str, under: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        if row.get(over) is None or not row.get(under):
+            return MISSING
+        return number(row[over] / row[under])
+
+    return text
+
+
+def _words(name: str) -> Callable[[Row], str]:
+    return lambda row: str(row.get(name) or MISSING)
+
+
+COLUMNS = (
+    Column("network", _words("network"), narrow=False),
+    Column("parameters", _number("parameters"), narrow=False),
+    Column("method", _words("method")),
+    Column("status", _words("status")),
+    Column("relative error", _number("error_relative"), "accuracy"),
+    Column("ulp median", _number("error_ulp_median"), "accuracy"),
+    Column("ulp max", _number("error_ulp_max"), "accuracy"),
+    Column("worst entry", _words("worst_entry"), "accuracy", narrow=False),
+    Column("prepare s", _number("prepare_seconds"), "speed"),
+    Column("gradient s", _number("gradient_seconds"), "speed"),
+    Column("÷ primal", _ratio("gradient_seconds", "primal_seconds"), "speed"),
+    Column("÷ NumPy", _ratio("gradient_seconds", "handwritten_seconds"), "speed"),
+    Column("primal calls", _number("primal_calls"), "speed"),
+    Column("loss ops, tree", _number("loss_tree_ops"), "swell", narrow=False),
+    Column("gradient ops, tree", _number("gradient_tree_ops"), "swell"),
+    Column("gradient ops", _number("gradient_ops"), "swell"),
+)
+
+LEGEND = {
+    "accuracy": (
+        "relative error: norm of the error divided by the norm of the certified gradient; ulp: error of one entry in "
+        "units in the last place of the method's own dtype; worst entry: the one furthest off in ulp. The certified "
+        "gradient is the truth itself and is not judged."
+    ),
+    "speed": (
+        "prepare s: once per network; gradient s: median of one gradient of the batch, taking turns in random order "
+        "with the method's own loss (÷ primal) and with backprop written by hand in NumPy (÷ NumPy), one thread each; "
+        "primal calls: runs of the loss for one gradient."
+    ),
+    "swell": (
+        "operations for one sample, where a sum or product of n terms counts n - 1, a power or function 1, a sign "
+        "nothing; tree: the expression written out; gradient ops: loss and gradient as the method computes them, for "
+        "Symbolic after common subexpressions."
+    ),
+}
+
+
+def columns(measures: list[str], narrow: bool = False) -> list[Column]:
+    """The columns that these measures fill, all of them or those with a place in a terminal."""
+    return [c for c in COLUMNS if (c.measure is None or c.measure in measures) and (c.narrow or not narrow)]
+
+
+def notes(rows: list[Row]) -> list[str]:
+    """What the rows say beside their figures: why a cell has none, and when kernels were compiled."""
+    said = [f"{row['network']} {row['method']}: {row['status']}, {row['reason']}" for row in rows if row.get("reason")]
+    compiled = {row["method"]: row["kernel_compile_seconds"] for row in rows if row.get("kernel_compile_seconds")}
+    said += [f"{method}: kernels compiled once for all networks in {number(s)} s" for method, s in compiled.items()]
+    busy = [f"{row['network']} {row['method']}" for row in rows if row.get("contended")]
+    return said + ([f"timed on a contended machine: {'; '.join(busy)}"] if busy else [])
+
+
+def markdown(question: str, measures: list[str], rows: list[Row], machine: str) -> str:
+    """The table as a Markdown page."""
+    shown = columns(measures)
+    lines = [f"**{question}**", "", _pipes([c.title for c in shown])]
+    lines.append(
+        _pipes(["---" if c.title in ("network", "method", "status", "worst entry") else "---:" for c in shown])
+    )
+    lines += [_pipes([column.text(row) for column in shown]) for row in rows]
+    lines += ["", *(f"* {note}" for note in notes(rows))]
+    lines += ["", *(LEGEND[measure] for measure in measures), "", machine, ""]
+    return "\n".join(lines)
+
+
+def _pipes(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"÷": r"$\div$", "—": "---", "~": r"\textasciitilde{}", "\\": r"\textbackslash{}"}
+)
+
+
+def latex(measures: list[str], rows: list[Row]) -> str:
+    """The table in LaTeX, for the booktabs package."""
+    shown = columns(measures)
+    aligned = "".join("l" if c.title in ("network", "method", "status", "worst entry") else "r" for c in shown)
+    lines = [rf"\begin{{tabular}}{{{aligned}}}", r"\toprule", _ampersands([c.title for c in shown]), r"\midrule"]
+    lines += [_ampersands([column.text(row) for column in shown]) for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _ampersands(cells: list[str]) -> str:
+    return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"
+
+
+def csv(rows: list[Row]) -> str:
+    """Every recorded figure, exactly; a text that a spreadsheet would run is quoted."""
+    frame = pd.DataFrame([{name: _inert(value) for name, value in row.items()} for row in rows])
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+def from_csv(path: Any) -> list[Row]:
+    """Rows that :func:`csv` wrote; what is missing there is missing here."""
+    frame = pd.read_csv(path, dtype={"network": str}, float_precision="round_trip")
+    rows = []
+    for record in frame.to_dict("records"):
+        present = {
+            str(name): value for name, value in record.items() if not (isinstance(value, float) and value != value)
+        }
+        rows.append({name: _whole(name, value) for name, value in present.items()})
+    return rows
+
+
+def _whole(name: str, value: Any) -> Any:
+    """Counts that shared a column with gaps come back as floats."""
+    counts = name.endswith(("_ops", "_calls", "_bytes", "_bits")) or name in ("parameters", "batch", "seed")
+    return int(value) if counts and isinstance(value, float | str) else value

@@ -1,0 +1,79 @@
+"""Honest timing: contenders take turns in random order, in calibrated repeats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter, process_time
+
+import numpy as np
+
+
+SAMPLE_SECONDS = 2e-3
+"""Least length of one sample; far above the clock's resolution and its overhead."""
+MIN_ROUNDS, MAX_ROUNDS = 3, 41
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call.
+
+    Attributes
+    ----------
+    seconds : median over the samples.
+    spread : distance of the quartiles, divided by the median.
+    """
+
+    seconds: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The timings of contenders that took turns, and the share of wall time this process was running."""
+
+    timings: dict[str, Timing]
+    cpu_share: float
+
+
+def contest(contenders: dict[str, Callable[[], object]], rng: np.random.Generator, budget_seconds: float) -> Contest:
+    """Time contenders against one another.
+
+    Parameters
+    ----------
+    contenders : calls without arguments, by name
+    rng : decides the order in every round
+    budget_seconds : rounds stop being added beyond it, though each contender runs at least four times in all
+    """
+    repeats = {name: _repeats(call) for name, call in contenders.items()}
+    cost = sum(n * seconds for n, seconds in repeats.values())
+    rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, int(budget_seconds / cost)))
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    wall, cpu = perf_counter(), process_time()
+    for _ in range(rounds):
+        for name in rng.permutation(list(contenders)):
+            samples[name].append(_sample(contenders[name], repeats[name][0]))
+    cpu_share = (process_time() - cpu) / (perf_counter() - wall)
+    return Contest({name: _summary(times) for name, times in samples.items()}, cpu_share)
+
+
+def _repeats(call: Callable[[], object]) -> tuple[int, float]:
+    """How many calls make one sample, and the seconds of one; the first call, which warms caches, is not counted."""
+    call()
+    n = 1
+    while (seconds := _sample(call, n)) * n < SAMPLE_SECONDS:
+        n = max(2 * n, math.ceil(SAMPLE_SECONDS / max(seconds, 1e-7)))
+    return n, seconds
+
+
+def _sample(call: Callable[[], object], n: int) -> float:
+    started = perf_counter()
+    for _ in range(n):
+        call()
+    return (perf_counter() - started) / n
+
+
+def _summary(times: list[float]) -> Timing:
+    low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
+    return Timing(float(median), float((high - low) / median))

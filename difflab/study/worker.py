@@ -1,0 +1,129 @@
+"""The process that runs one cell under its limits: a request on standard input, one JSON answer on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from difflab import reference as references
+from difflab.backends import Refused, Unsupported
+from difflab.network import MLP
+from difflab.study import provenance
+from difflab.study.cells import Cell, Task, problem
+from difflab.study.declaration import build_backend
+from difflab.study.measures import accuracy, speed, swell
+from difflab.study.measures.subject import Subject
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to do: make the reference of ``task`` at ``path``, run ``cell`` against it, or compile for ``backend``."""
+
+    limit_bytes: int
+    path: str = ""
+    task: Task | None = None
+    cell: Cell | None = None
+    backend: dict[str, Any] | None = None
+
+
+def make_reference(task: Task, path: Path) -> dict[str, Any]:
+    """Certify the gradient of a task and write it with its problem."""
+    references.write(references.reference_gradient(*problem(task)), path)
+    return {"status": "ok"}
+
+
+def compile_kernels(backend: dict[str, Any]) -> dict[str, Any]:
+    """Have the back-end compile what it keeps for all networks."""
+    started = time.perf_counter()
+    build_backend(backend).prepare(MLP.dense([1, 1]))
+    return {"status": "ok", "kernel_compile_seconds": time.perf_counter() - started}
+
+
+def run_cell(cell: Cell, path: Path) -> dict[str, Any]:
+    """The row of a cell."""
+    net = cell.task.network.build()
+    backend = build_backend(cell.backend)
+    row: dict[str, Any] = {}
+    if "swell" in cell.measures:
+        row |= swell.of_network(net) | backend.forecast(net)
+    try:
+        subject = _subject(cell, path, row)
+    except (Refused, Unsupported) as refusal:
+        return row | {"status": "refused", "reason": str(refusal).partition(": ")[2]}
+    row |= {"primal_calls": subject.prepared.facts["primal_calls"]} | accuracy.measure(subject)
+    if "swell" in cell.measures:
+        row |= swell.measure(subject)
+    if "speed" in cell.measures and row["status"] in ("ok", "kink"):
+        row |= speed.measure(subject)
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return row | {"peak_bytes": 1024 * peak_kib}
+
+
+def _subject(cell: Cell, path: Path, row: dict[str, Any]) -> Subject:
+    """Prepare and evaluate once, noting both times in the row."""
+    backend = build_backend(cell.backend)
+    reference = references.read(path)
+    started = time.perf_counter()
+    prepared = backend.prepare(reference.net)
+    row["prepare_seconds"] = time.perf_counter() - started
+    dtype = np.dtype(prepared.dtypes[0])
+    theta, x = reference.theta.astype(dtype), reference.x.astype(dtype)
+    started = time.perf_counter()
+    value, gradient = prepared.value_and_gradient(theta, x, reference.y)
+    row["first_call_seconds"] = time.perf_counter() - started
+    return Subject(prepared, reference, theta, x, reference.y, value, gradient, cell.task.seed)
+
+
+def answer(request: Request) -> dict[str, Any]:
+    """Do what is asked; whatever goes wrong becomes a status."""
+    try:
+        row = _row(request, Path(request.path))
+    except MemoryError:
+        row = {"status": "memory", "reason": f"more than {request.limit_bytes} bytes"}
+    except Exception as error:
+        row = {"status": "crashed", "reason": f"{type(error).__name__}: {error}"}
+    return {"row": row, "environment": provenance.environment()}
+
+
+def _row(request: Request, path: Path) -> dict[str, Any]:
+    if request.task:
+        return make_reference(request.task, path)
+    if request.cell:
+        return run_cell(request.cell, path)
+    return compile_kernels(request.backend or {})
+
+
+def _end_with_parent() -> None:
+    """A worker whose runner was killed must not go on measuring."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Answer the one request on standard input; prints of other code go to standard error."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    _end_with_parent()
+    resource.setrlimit(resource.RLIMIT_AS, (request.limit_bytes, request.limit_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    json.dump(answer(request), channel)
+    channel.flush()
+
+
+if __name__ == "__main__":
+    main()
