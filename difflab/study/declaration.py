@@ -103,6 +103,19 @@ def build_backend(declared: dict[str, Any]) -> Backend:
     return type(BACKENDS[declared["name"]])(**options)
 
 
+def checked_backend(declared: dict[str, Any]) -> Backend:
+    """The back-end that ``{"name": ..., options...}`` declares, from an untrusted source.
+
+    Raises
+    ------
+    ValueError
+        With the first problem.
+    """
+    for problem in _backend_problems(declared, ("backend",), {}):
+        raise ValueError(problem.message)
+    return build_backend(declared)
+
+
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
 

@@ -85,6 +85,11 @@ def environments(study: Study, directory: Path) -> list[dict[str, Any]]:
     return Store(directory / "store.sqlite").environments([key(cell) for cell in cells(study)])
 
 
+def forget(study: Study, directory: Path) -> None:
+    """Drop the rows of this study's cells, so that they are measured again."""
+    Store(directory / "store.sqlite").forget([key(cell) for cell in cells(study)])
+
+
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     with (directory / "store.lock").open("w") as lock:

@@ -24,6 +24,10 @@ class Column:
     narrow: bool = True
     """Whether it has a place in a terminal."""
 
+    @property
+    def is_text(self) -> bool:
+        return self.title in ("network", "method", "status", "worst entry")
+
 
 def _number(name: str, digits: int = 2) -> Callable[[Row], str]:
     return lambda row: number(row.get(name), digits)
@@ -65,7 +69,7 @@ COLUMNS = (
     Column("parameters", _number("parameters"), narrow=False),
     Column("method", _words("method")),
     Column("status", _words("status")),
-    Column("relative error", _number("error_relative"), "accuracy"),
+    Column("rel. error", _number("error_relative"), "accuracy"),
     Column("ulp median", _number("error_ulp_median"), "accuracy"),
     Column("ulp max", _number("error_ulp_max"), "accuracy"),
     Column("worst entry", _words("worst_entry"), "accuracy", narrow=False),
@@ -130,7 +134,7 @@ def _pipes(cells: list[str]) -> str:
 
 
 _LATEX = str.maketrans(
-    {c: f"\\{c}" for c in "&%$#_{}"}
+    {character: f"\\{character}" for character in "&%$#_{}"}
     | {"÷": r"$\div$", "—": "---", "~": r"\textasciitilde{}", "\\": r"\textbackslash{}"}
 )
 
@@ -138,7 +142,7 @@ _LATEX = str.maketrans(
 def latex(measures: list[str], rows: list[Row]) -> str:
     """The table in LaTeX, for the booktabs package."""
     shown = columns(measures)
-    aligned = "".join("l" if c.title in ("network", "method", "status", "worst entry") else "r" for c in shown)
+    aligned = "".join("l" if column.is_text else "r" for column in shown)
     lines = [rf"\begin{{tabular}}{{{aligned}}}", r"\toprule", _ampersands([c.title for c in shown]), r"\midrule"]
     lines += [_ampersands([column.text(row) for column in shown]) for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])

@@ -1,0 +1,437 @@
+"""The command line: data on standard output, everything else on standard error.
+
+Commands import what they need when they run, so that ``--help`` loads no heavy library.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+
+    from difflab import MLP
+    from difflab.study.declaration import Study
+    from difflab.study.runner import Listener, Row
+    from difflab.study.tables import Column
+
+OK, USAGE, INVALID, INCOMPLETE, UNDECIDED, MISSING, INTERRUPTED = 0, 2, 3, 4, 5, 6, 130
+GOOD = ("ok", "kink")
+ONE_TABLE_WIDTH = 118
+"""Terminal columns that the table of all measures needs."""
+TABLE_WIDTH = 120
+"""Columns of a table that does not go to a terminal."""
+
+STUDIES = Path("studies")
+results_option = click.option(
+    "--results", type=click.Path(file_okay=False, path_type=Path), default=Path("results"), show_default=True,
+    help="Directory of results; a study STUDY has DIR/STUDY.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="difflab")
+def commands() -> None:
+    """Differentiate one network in several independent ways, and judge them by a certified truth.
+
+    A STUDY is a TOML file, or the name of one in studies/.
+
+    Exit codes: 0 ok, 2 usage, 3 invalid file, 4 some cells failed or hit a limit, 5 undecided, 6 an optional part
+    is missing, 130 interrupted with nothing lost.
+    """
+
+
+@commands.command()
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@results_option
+@click.option("--again", is_flag=True, help="Measure finished cells again.")
+@json_option
+def run(studies: tuple[str, ...], results: Path, again: bool, as_json: bool) -> None:
+    """Run studies: the cells that have no row yet, then tables and figures."""
+    _finish([_run(name, results, as_json, again) for name in studies])
+
+
+@commands.command()
+@click.argument("study")
+@results_option
+@json_option
+def resume(study: str, results: Path, as_json: bool) -> None:
+    """Go on with a study that was interrupted."""
+    if not (_directory(study, results) / "store.sqlite").exists():
+        raise click.UsageError(f"nothing to resume in {_directory(study, results)}; start with: difflab run {study}")
+    _finish([_run(study, results, as_json, again=False)])
+
+
+@commands.command("list")
+@results_option
+@json_option
+def list_(results: Path, as_json: bool) -> None:
+    """List the studies here and how far they are."""
+    from difflab.study import runner
+    from difflab.study.cells import cells
+
+    found = []
+    for path in sorted(STUDIES.glob("*.toml")):
+        study = _read(str(path))
+        done = len(runner.finished_rows(study, _directory(str(path), results)))
+        found.append({"study": path.stem, "question": study.question, "cells": len(cells(study)), "finished": done})
+    if as_json:
+        _print_json({"schema": "difflab.studies/1", "studies": found})
+    for entry in [] if as_json else found:
+        click.echo(f"{entry['study']:<20} {entry['finished']:>3} of {entry['cells']} cells here  {entry['question']}")
+
+
+@commands.command()
+@click.argument("study")
+@results_option
+@click.option(
+    "--format", "kind", type=click.Choice(["terminal", "markdown", "latex", "csv"]), default="terminal",
+    show_default=True, help="How to write the table.",
+)  # fmt: skip
+@json_option
+def table(study: str, results: Path, kind: str, as_json: bool) -> None:
+    """Print the table of recorded rows; nothing is run."""
+    from difflab.study import report, tables
+
+    declared, directory = _read(study), _directory(study, results)
+    rows = _recorded(declared, directory)
+    if as_json:
+        _print_rows(study, declared, rows)
+    elif kind == "markdown":
+        records = report.recorded_environments(declared, directory)
+        click.echo(tables.markdown(declared.question, list(declared.measures), rows, report.machine(records)), nl=False)
+    elif kind == "latex":
+        click.echo(tables.latex(list(declared.measures), rows), nl=False)
+    elif kind == "csv":
+        click.echo(tables.csv(rows), nl=False)
+    else:
+        _print_table(declared, rows)
+
+
+@commands.command()
+@click.argument("study")
+@results_option
+@json_option
+def plot(study: str, results: Path, as_json: bool) -> None:
+    """Draw the figures of recorded rows; nothing is run."""
+    from difflab.study import report
+
+    declared, directory = _read(study), _directory(study, results)
+    _recorded(declared, directory)
+    paths = [str(path) for path in report.write_figures(declared, directory)]
+    if as_json:
+        _print_json({"schema": "difflab.figures/1", "figures": paths})
+    else:
+        click.echo("\n".join(paths))
+
+
+@commands.command()
+@click.argument("network", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("data")
+@click.option("--backend", default="backprop", show_default=True, help="Name of a back-end.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the back-end, any number.")
+@click.option("--batch", type=click.IntRange(min=1), help="Only the first rows of the data.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For theta, if DATA has none.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write everything to this npz file.")
+@json_option
+def gradient(
+    network: Path, data: str, backend: str, options: tuple[str, ...], batch: int | None, seed: int, out: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Gradient of a NETWORK at DATA, with its error against the certified truth.
+
+    NETWORK is a TOML file with the fields of one [[networks]] entry of a study. DATA is the name of a data set, or an
+    npz file with x, y and, if you like, theta.
+    """
+    from difflab import discrepancy, reference_gradient
+    from difflab.backends.certified import ENCLOSED, Certified
+    from difflab.study.declaration import checked_backend, read_network
+
+    chosen = checked_backend({"name": backend} | dict(map(_option, options)))
+    net = read_network(network).build()
+    prepared = chosen.prepare(net)
+    theta, x, y = _problem(net, data, batch, seed, prepared.dtypes[0])
+    value, found = prepared.value_and_gradient(theta, x, y)
+    truth = reference_gradient(net, theta, x, y)
+    error = None if isinstance(chosen, Certified) else discrepancy(found, truth)
+    if out:
+        _write_gradient(out, net, theta, x, y, value, found, truth.gradient)
+    if as_json:
+        _print_gradient(net, repr(chosen), value, found, truth, error)
+    else:
+        click.echo(f"{net}, {net.n_params} parameters, batch {len(x)}, {chosen!r}")
+        click.echo(f"value {value!r}")
+        click.echo(f"gradient of norm {_norm(found)!r}" + (f" in {out}" if out else ""))
+        click.echo(f"{error or 'certified: this is the truth'}")
+    if (truth.status == ENCLOSED).any():
+        sys.exit(UNDECIDED)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--option must be KEY=VALUE, got {text!r}")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def _problem(
+    net: MLP, data: str, batch: int | None, seed: int, dtype: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parameters, samples and targets from a data set or a file, in the dtype of the back-end."""
+    import numpy as np
+
+    from difflab import datasets
+    from difflab.reference import load_arrays
+
+    if data in datasets.DIGIT_SIZES:
+        found = datasets.load(data)
+        arrays = {"x": found.x.astype(dtype), "y": found.classes}
+    elif Path(data).is_file():
+        arrays = load_arrays(Path(data))
+        missing = {"x", "y"} - set(arrays)
+        if missing:
+            raise ValueError(f"{data} must hold x and y, got {sorted(arrays)}; add {' and '.join(sorted(missing))}")
+    else:
+        raise click.UsageError(f"{data!r} is neither a file nor a data set; known: {', '.join(datasets.DIGIT_SIZES)}")
+    theta = arrays["theta"] if "theta" in arrays else net.init(seed).astype(dtype)
+    return theta, np.ascontiguousarray(arrays["x"][:batch]), np.ascontiguousarray(arrays["y"][:batch])
+
+
+def _write_gradient(
+    out: Path, net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, value: float, found: np.ndarray,
+    truth: np.ndarray,
+) -> None:  # fmt: skip
+    import io
+
+    import numpy as np
+
+    from difflab.files import write_atomically
+
+    buffer = io.BytesIO()
+    names = np.array([net.name_of(i) for i in range(net.n_params)])
+    np.savez(buffer, theta=theta, x=x, y=y, value=value, gradient=found, certified=truth, names=names)
+    write_atomically(out, buffer.getvalue())
+
+
+def _print_gradient(net: MLP, method: str, value: float, found: np.ndarray, truth: Any, error: Any) -> None:
+    import msgspec
+
+    document = {
+        "schema": "difflab.gradient/1",
+        "network": msgspec.to_builtins(net),
+        "method": method,
+        "value": value,
+        "gradient": [float(g) for g in found],
+        "certified": {"value": truth.value, "gradient": truth.gradient.tolist(), "status": truth.status.tolist()},
+        "error": msgspec.to_builtins(error),
+    }
+    _print_json(document)
+
+
+def _norm(gradient: np.ndarray) -> float:
+    import numpy as np
+
+    return float(np.linalg.norm(gradient))
+
+
+def _directory(study: str, results: Path) -> Path:
+    return results / Path(study).stem
+
+
+def _read(study: str) -> Study:
+    from difflab.study.declaration import read_study
+
+    path = Path(study) if study.endswith(".toml") else STUDIES / f"{study}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in STUDIES.glob("*.toml"))) or "none"
+        raise click.UsageError(f"no study {study!r}: {path} is not a file; studies here: {names}")
+    return read_study(path)
+
+
+def _recorded(study: Study, directory: Path) -> list[Row]:
+    from difflab.study import report
+
+    rows = report.recorded_rows(study, directory)
+    if not rows:
+        raise click.UsageError(f"{directory} has no rows yet; start with: difflab run {directory.name}")
+    return rows
+
+
+def _run(name: str, results: Path, as_json: bool, again: bool) -> list[Row]:
+    """Run one study, write what it leaves behind, and print its table."""
+    from difflab.datasets import MissingExtra
+    from difflab.study import report, runner
+
+    study, directory = _read(name), _directory(name, results)
+    if again:
+        runner.forget(study, directory)
+    with _progress(Path(name).stem) as listen:
+        rows = runner.run(study, directory, listen)
+    paths = report.write_tables(study, directory)
+    try:
+        paths += report.write_figures(study, directory)
+    except MissingExtra as missing:
+        click.echo(f"no figures: {missing}", err=True)
+    if as_json:
+        _print_rows(name, study, rows)
+    else:
+        _print_table(study, rows)
+    click.echo(f"written to {directory}: {', '.join(path.name for path in paths)}", err=True)
+    return rows
+
+
+def _finish(runs: list[list[Row]]) -> None:
+    if any(row["status"] not in GOOD for rows in runs for row in rows):
+        sys.exit(INCOMPLETE)
+
+
+@contextmanager
+def _progress(study: str) -> Iterator[Listener]:
+    """A bar with the time left on a terminal, else a line per finished cell."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    shown = (
+        TextColumn(study), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*shown, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=None)
+
+        def listen(label: str, done: int, total: int, row: Row | None) -> None:
+            progress.update(task, completed=done, total=total, description=label if row is None else "")
+            if row is not None:
+                progress.console.print(_line(label, row), markup=False, highlight=False)
+
+        yield listen
+
+
+class _Lines:
+    """A line on standard error for every finished cell."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+
+    def __call__(self, label: str, done: int, total: int, row: Row | None) -> None:
+        if row is not None:
+            seconds = time.monotonic() - self.started
+            click.echo(f"[{done:>3}/{total}] {seconds:6.1f} s  {_line(label, row)}", err=True)
+
+
+def _line(label: str, row: Row) -> str:
+    from difflab.study.tables import number
+
+    parts = [row["status"]]
+    if row.get("reason"):
+        parts.append(row["reason"])
+    if row.get("error_relative") is not None:
+        parts.append(f"relative error {number(row['error_relative'])}")
+    if row.get("gradient_seconds") is not None:
+        parts.append(f"{number(row['gradient_seconds'])} s a gradient")
+    return f"{label}: {', '.join(parts)}"
+
+
+def _print_rows(name: str, study: Study, rows: list[Row]) -> None:
+    _print_json({"schema": "difflab.rows/1", "study": Path(name).stem, "question": study.question, "rows": rows})
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(_finite(document), allow_nan=False, indent=1, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinities and no NaN: they become texts."""
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print_table(study: Study, rows: list[Row]) -> None:
+    """One table where it fits, else one per measure."""
+    from rich.console import Console
+
+    from difflab.study import tables
+
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH, markup=False, highlight=False)
+    measures = list(study.measures)
+    console.print(f"\n{study.question}\n", style="bold")
+    for together in [measures] if console.width >= ONE_TABLE_WIDTH else [[measure] for measure in measures]:
+        console.print(_table(tables.columns(together, narrow=True), rows))
+    for note in tables.notes(rows):
+        console.print(f"* {note}", soft_wrap=True)
+
+
+def _table(shown: list[Column], rows: list[Row]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in shown:
+        justify: Literal["left", "right"] = "left" if column.is_text else "right"
+        made.add_column(column.title, justify=justify, no_wrap=column.is_text)
+    before = None
+    for row in rows:
+        if row["network"] != before:
+            made.add_section()
+            made.add_row(f"{row['network']}: {row['parameters']} parameters", style="bold")
+            before = row["network"]
+        made.add_row(*(column.text(row) for column in shown))
+    return made
+
+
+def main() -> None:
+    """Run a command; every error is one sentence, and its kind is the exit code."""
+    try:
+        commands(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; finished cells are kept, go on with: difflab resume STUDY", err=True)
+        sys.exit(INTERRUPTED)
+    except (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError) as error:
+        code = _exit_code(error)
+        click.echo(f"{'' if code == INVALID else 'error: '}{error}", err=True)
+        sys.exit(code)
+
+
+def _exit_code(error: BaseException) -> int:
+    from difflab.backends import Refused, Unsupported
+    from difflab.datasets import MissingExtra
+    from difflab.reference import InvalidReference
+    from difflab.study.declaration import InvalidStudy
+    from difflab.study.store import InvalidStore
+
+    codes: dict[type[BaseException], int] = {
+        InvalidStudy: INVALID, InvalidReference: INVALID, InvalidStore: INVALID, MissingExtra: MISSING,
+        Refused: INCOMPLETE, Unsupported: INCOMPLETE,
+    }  # fmt: skip
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), USAGE)

@@ -1,0 +1,152 @@
+"""Recorded rows as figures, SVG for print and PNG for pages."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difflab.datasets import MissingExtra
+from difflab.files import write_atomically
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Told apart by people who do not see all colours [Okabe, Ito 2008]."""
+MARKERS = "osD^vP*"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "difflab",
+    "figure.dpi": 150,
+}
+
+
+def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
+    """One figure per measure that has rows, by file name."""
+    draw: dict[str, tuple[str, Callable[[Axes, list[Row]], None]]] = {
+        "accuracy": ("error", _error),
+        "speed": ("time", _time),
+        "swell": ("operations", _operations),
+    }
+    return {draw[m][0]: _figure(draw[m][1], rows) for m in measures if m in draw}
+
+
+def write(drawn: dict[str, Figure], directory: Path) -> list[Path]:
+    """Write every figure as SVG and PNG; equal rows give equal SVG bytes."""
+    paths = []
+    for name, figure in drawn.items():
+        for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, metadata=metadata)
+            paths.append(directory / f"{name}.{kind}")
+            write_atomically(paths[-1], buffer.getvalue())
+    return paths
+
+
+def _figure(draw: Callable[[Axes, list[Row]], None], rows: list[Row]) -> Figure:
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("report", "matplotlib") from error
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.8, 4.0), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        axes.set(xscale="log", yscale="log", xlabel="parameters of the network")
+        draw(axes, rows)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+        return figure
+
+
+def _methods(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(row["method"] for row in rows))
+
+
+def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each method, the same in every figure of one study."""
+    return {
+        method: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5, "lw": 1.3}
+        for i, method in enumerate(_methods(rows))
+    }
+
+
+def _lines(axes: Axes, rows: list[Row], name: str, suffix: str = "") -> None:
+    """One line per method through its rows that have the figure ``name``; zero has no place on a log axis."""
+    for method, style in _styles(rows).items():
+        points = [(r["parameters"], r[name]) for r in rows if r["method"] == method and r.get(name)]
+        if points:
+            axes.plot(*zip(*sorted(points), strict=True), label=method + suffix, **style)
+
+
+def _walls(axes: Axes, rows: list[Row]) -> None:
+    """Crosses along the upper edge where a method could not go on."""
+    styles = _styles(rows)
+    stopped = [row for row in rows if row["status"] in ("refused", "timeout", "memory", "crashed", "wrong")]
+    seen: dict[int, int] = {}
+    for row in stopped:
+        level = seen[row["parameters"]] = seen.get(row["parameters"], -1) + 1
+        axes.annotate(
+            f"× {row['status']}",
+            (row["parameters"], 1.0),
+            xycoords=axes.get_xaxis_transform(),
+            color=styles[row["method"]]["color"],
+            fontsize=7.5,
+            annotation_clip=False,
+            xytext=(0, -4 - 11 * level),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+        )
+
+
+def _error(axes: Axes, rows: list[Row]) -> None:
+    _lines(axes, rows, "error_relative")
+    axes.set(ylabel="relative error against the certified gradient", title="Error by method and size")
+    _headroom(axes, rows)
+
+
+def _time(axes: Axes, rows: list[Row]) -> None:
+    _lines(axes, rows, "gradient_seconds")
+    axes.set(ylabel="seconds per gradient", title="Time of one gradient by number of parameters")
+    _headroom(axes, rows)
+
+
+def _headroom(axes: Axes, rows: list[Row]) -> None:
+    """Room above the data for what is written there."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.3)
+    _walls(axes, rows)
+
+
+def _operations(axes: Axes, rows: list[Row]) -> None:
+    """Symbolic expressions are shown twice: written out as a tree, and as computed after sharing."""
+    loss = sorted({(row["parameters"], row["loss_tree_ops"]) for row in rows if row.get("loss_tree_ops")})
+    if loss:
+        axes.plot(*zip(*loss, strict=True), color="#888888", lw=1, ls="--", label="loss as a tree")
+    styles = _styles(rows)
+    for method, style in styles.items():
+        mine = sorted((row for row in rows if row["method"] == method), key=lambda row: row["parameters"])
+        tree = [(row["parameters"], row["gradient_tree_ops"]) for row in mine if row.get("gradient_tree_ops")]
+        if tree:
+            axes.plot(*zip(*tree, strict=True), label=f"{method} as a tree", **style | {"ls": ":"})
+        ahead = [(row["parameters"], row["forecast_tree_ops"]) for row in mine if row.get("forecast_tree_ops")]
+        if ahead:
+            hollow = style | {"ls": "none", "markerfacecolor": "none", "markersize": 8}
+            axes.plot(*zip(*ahead, strict=True), label=f"{method} as a tree, forecast", **hollow)
+    _lines(axes, rows, "gradient_ops", ", as computed")
+    axes.set(ylabel="operations for one sample", title="Size of the gradient by method and size")
