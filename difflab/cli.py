@@ -396,7 +396,7 @@ def _table(shown: list[Column], rows: list[Row]) -> Table:
     made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in shown:
         justify: Literal["left", "right"] = "left" if column.is_text else "right"
-        made.add_column(column.title, justify=justify, no_wrap=column.is_text)
+        made.add_column(column.title.replace(" ", "\n"), justify=justify, no_wrap=True)
     before = None
     for row in rows:
         if row["network"] != before:

@@ -30,9 +30,15 @@ class Backend(ABC):
     """Whether code is compiled once for all networks and kept on disk."""
 
     def __repr__(self) -> str:
-        chosen = (f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
-        options = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in chosen)
-        return f"{type(self).__name__}({options})"
+        """Words are always shown, limits and steps where they differ from the default."""
+        words, others = [], []
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if isinstance(value, str):
+                words.append(repr(value))
+            elif value != option.default:
+                others.append(f"{option.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(words + others)})"
 
     def unsupported(self, net: MLP) -> str | None:
         """Why this back-end cannot differentiate ``net``, or None."""

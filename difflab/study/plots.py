@@ -46,11 +46,14 @@ def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
 
 def write(drawn: dict[str, Figure], directory: Path) -> list[Path]:
     """Write every figure as SVG and PNG; equal rows give equal SVG bytes."""
+    from matplotlib import rc_context
+
     paths = []
     for name, figure in drawn.items():
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, metadata=metadata)
+            with rc_context(STYLE):
+                figure.savefig(buffer, format=kind, metadata=metadata)
             paths.append(directory / f"{name}.{kind}")
             write_atomically(paths[-1], buffer.getvalue())
     return paths
@@ -64,7 +67,7 @@ def _figure(draw: Callable[[Axes, list[Row]], None], rows: list[Row]) -> Figure:
     except ImportError as error:
         raise MissingExtra("report", "matplotlib") from error
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 4.0), layout="constrained")
+        figure = Figure(figsize=(8.6, 4.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.set(xscale="log", yscale="log", xlabel="parameters of the network")
@@ -86,11 +89,17 @@ def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:
 
 
 def _lines(axes: Axes, rows: list[Row], name: str, suffix: str = "") -> None:
-    """One line per method through its rows that have the figure ``name``; zero has no place on a log axis."""
-    for method, style in _styles(rows).items():
-        points = [(r["parameters"], r[name]) for r in rows if r["method"] == method and r.get(name)]
+    """One line per method through its rows that have the figure ``name``, and one for methods that coincide.
+
+    Zero has no place on a log axis.
+    """
+    lines: dict[tuple[tuple[int, float], ...], list[str]] = {}
+    for method in _methods(rows):
+        points = tuple(sorted((r["parameters"], r[name]) for r in rows if r["method"] == method and r.get(name)))
+        lines.setdefault(points, []).append(method)
+    for points, methods in lines.items():
         if points:
-            axes.plot(*zip(*sorted(points), strict=True), label=method + suffix, **style)
+            axes.plot(*zip(*points, strict=True), label=",\n".join(methods) + suffix, **_styles(rows)[methods[0]])
 
 
 def _walls(axes: Axes, rows: list[Row]) -> None:
@@ -137,16 +146,16 @@ def _operations(axes: Axes, rows: list[Row]) -> None:
     """Symbolic expressions are shown twice: written out as a tree, and as computed after sharing."""
     loss = sorted({(row["parameters"], row["loss_tree_ops"]) for row in rows if row.get("loss_tree_ops")})
     if loss:
-        axes.plot(*zip(*loss, strict=True), color="#888888", lw=1, ls="--", label="loss as a tree")
+        axes.plot(*zip(*loss, strict=True), color="#888888", lw=1, ls="--", label="loss: tree")
     styles = _styles(rows)
     for method, style in styles.items():
         mine = sorted((row for row in rows if row["method"] == method), key=lambda row: row["parameters"])
         tree = [(row["parameters"], row["gradient_tree_ops"]) for row in mine if row.get("gradient_tree_ops")]
         if tree:
-            axes.plot(*zip(*tree, strict=True), label=f"{method} as a tree", **style | {"ls": ":"})
+            axes.plot(*zip(*tree, strict=True), label=f"{method}: tree", **style | {"ls": ":"})
         ahead = [(row["parameters"], row["forecast_tree_ops"]) for row in mine if row.get("forecast_tree_ops")]
         if ahead:
             hollow = style | {"ls": "none", "markerfacecolor": "none", "markersize": 8}
-            axes.plot(*zip(*ahead, strict=True), label=f"{method} as a tree, forecast", **hollow)
-    _lines(axes, rows, "gradient_ops", ", as computed")
+            axes.plot(*zip(*ahead, strict=True), label=f"{method}: tree, forecast", **hollow)
+    _lines(axes, rows, "gradient_ops", ": computed")
     axes.set(ylabel="operations for one sample", title="Size of the gradient by method and size")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,12 @@ def number(value: Any, digits: int = 2) -> str:
     if value is None:
         return MISSING
     if isinstance(value, int):
-        return str(value) if value < 10_000_000 else _scientific(float(value), digits)
+        return str(value) if value < 100_000 else _scientific(float(value), digits)
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    if 0.01 <= abs(value) < 9999.5:
+    if 999.5 <= abs(value) < 9999.5:
+        return f"{value:.0f}"
+    if 0.01 <= abs(value) < 999.5:
         return f"{value:.{digits + 1}g}"
     return _scientific(value, digits)
 
@@ -102,7 +104,7 @@ LEGEND = {
 }
 
 
-def columns(measures: list[str], narrow: bool = False) -> list[Column]:
+def columns(measures: Sequence[str], narrow: bool = False) -> list[Column]:
     """The columns that these measures fill, all of them or those with a place in a terminal."""
     return [c for c in COLUMNS if (c.measure is None or c.measure in measures) and (c.narrow or not narrow)]
 
@@ -116,7 +118,7 @@ def notes(rows: list[Row]) -> list[str]:
     return said + ([f"timed on a contended machine: {'; '.join(busy)}"] if busy else [])
 
 
-def markdown(question: str, measures: list[str], rows: list[Row], machine: str) -> str:
+def markdown(question: str, measures: Sequence[str], rows: list[Row], machine: str) -> str:
     """The table as a Markdown page."""
     shown = columns(measures)
     lines = [f"**{question}**", "", _pipes([c.title for c in shown])]
@@ -139,7 +141,7 @@ _LATEX = str.maketrans(
 )
 
 
-def latex(measures: list[str], rows: list[Row]) -> str:
+def latex(measures: Sequence[str], rows: list[Row]) -> str:
     """The table in LaTeX, for the booktabs package."""
     shown = columns(measures)
     aligned = "".join("l" if column.is_text else "r" for column in shown)
@@ -164,7 +166,7 @@ def _inert(value: Any) -> Any:
 
 def from_csv(path: Any) -> list[Row]:
     """Rows that :func:`csv` wrote; what is missing there is missing here."""
-    frame = pd.read_csv(path, dtype={"network": str}, float_precision="round_trip")
+    frame = pd.read_csv(path, dtype={"network": str})
     rows = []
     for record in frame.to_dict("records"):
         present = {

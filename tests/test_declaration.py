@@ -1,0 +1,166 @@
+"""Study files: what is read, and every way of being wrong that is named with its line."""
+
+import sys
+
+import pytest
+
+from difflab.backends import Backprop, FiniteDifference
+from difflab.study.declaration import InvalidStudy, build_backend, checked_backend, read_network, read_study
+
+
+GOOD = """
+question = "Which is right?"
+measures = ["accuracy"]
+
+[[networks]]
+widths = [4, 2, 10]
+data = "digits-2x2"
+
+[[backends]]
+name = "finite_difference"
+scheme = "forward"
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    def write(text):
+        path = tmp_path / "some.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def problems_of(path):
+    with pytest.raises(InvalidStudy) as raised:
+        read_study(path)
+    return [(problem.line, problem.message) for problem in raised.value.problems]
+
+
+def test_a_good_study_is_read_with_its_defaults(study):
+    declared = read_study(study(GOOD))
+    assert declared.question == "Which is right?"
+    assert declared.networks[0].build().widths == (4, 2, 10)
+    assert (declared.batch, declared.seed) == (128, 0)
+    assert build_backend(declared.backends[0]) == FiniteDifference("forward")
+
+
+def test_every_problem_is_listed_with_its_line(study):
+    text = """question = 7
+measure = ["accuracy"]
+measures = ["acuracy"]
+batch = 0
+
+[[networks]]
+widths = [4, 0, 10]
+data = "digits-2x2"
+
+[[networks]]
+widths = [4, 3, 10]
+hidden = "tahn"
+data = "digits-2x2"
+
+[[networks]]
+widths = [5, 3, 10]
+data = "digits-2x2"
+
+[[networks]]
+wdths = [4, 3, 10]
+
+[[backends]]
+name = "bakprop"
+
+[[backends]]
+name = "finite_difference"
+scheme = "sideways"
+
+[[backends]]
+name = "symbolic"
+max_ops = "many"
+
+[[backends]]
+scheme = "central"
+"""
+    found = problems_of(study(text))
+    lines = [line for line, _ in found]
+    assert lines == sorted(lines)
+    for line, word in (
+        (1, "Expected `str`, got `int`"),
+        (2, "unknown field 'measure'"),
+        (3, "Invalid enum value 'acuracy'"),
+        (4, "batch must be 1 or more, got 0"),
+        (7, "must be from 1 to"),
+        (12, "unknown activation 'tahn'; known: identity"),
+        (16, "widths must start with 4 and end with 10"),
+        (20, "unknown field 'wdths'"),
+        (19, "networks[3].widths is required"),
+        (23, "unknown backend 'bakprop'; known: backprop"),
+        (25, "unknown scheme 'sideways'"),
+        (31, "Expected `int`, got `str`"),
+        (33, "name is required"),
+    ):
+        assert any(at == line and word in message for at, message in found), (line, word, found)
+
+
+def test_the_error_text_is_one_line_per_problem_naming_the_file(study):
+    path = study(GOOD.replace("forward", "sideways").replace("accuracy", "speeed"))
+    with pytest.raises(InvalidStudy) as raised:
+        read_study(path)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{path}:") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("question = ", "not TOML"),
+        (b"\xff\xfe", "not TOML"),
+        ("a = " + "[" * 100_000, "not TOML"),
+        ("# " + "x" * 1_000_001, "at most 1000000 bytes"),
+        ("", "question is required"),
+        (GOOD.replace("[[networks]]", "[networks]"), "Expected `array`"),
+        (GOOD + "\n[[backends]]\nname = 3\n", "unknown backend 3"),
+        (GOOD + '\n[[backends]]\nname = ["symbolic"]\n', "unknown backend"),
+        (GOOD + '\n[[backends]]\nname = "finite_difference"\nscheme = "forward"\n', "repeats backends[0]"),
+        (GOOD.replace('data = "digits-2x2"', ""), "data is required"),
+        (GOOD.replace("digits-2x2", "../../etc/passwd"), "unknown dataset"),
+        (GOOD.replace('["accuracy"]', "[]"), "at least one entry"),
+        ("batch = 1e400\n" + GOOD, "Expected `int`"),
+        ("seed = 99999999999999999999\n" + GOOD, "seed"),
+        ("limit_seconds = nan\n" + GOOD, "limit_seconds"),
+    ],
+)
+def test_what_is_wrong_is_said(study, text, word):
+    assert any(word in message for _, message in problems_of(study(text)))
+
+
+@pytest.mark.parametrize("field", ["data", "hidden", "loss"])
+def test_reading_a_study_runs_nothing(study, tmp_path, field):
+    """A hostile text may stand wherever a name does: it is looked up, never run."""
+    witness = tmp_path / "witness"
+    hostile = f"__import__('pathlib').Path('{witness}').touch()"
+    run_events = []
+    sys.addaudithook(lambda event, _: run_events.append(event) if event in ("os.system", "subprocess.Popen") else None)
+    text = GOOD.replace('data = "digits-2x2"', f'data = "digits-2x2"\n{field} = "{hostile}"'.replace("\n\n", "\n"))
+    problems_of(study(text if field != "data" else GOOD.replace("digits-2x2", hostile)))
+    problems_of(study(GOOD.replace("forward", hostile)))
+    problems_of(study(GOOD + f'\n[[backends]]\nname = "symbolic"\n"{hostile}" = 1\n'))
+    assert not witness.exists()
+    assert run_events == []
+
+
+def test_a_network_file_has_the_fields_of_one_entry(study):
+    net = read_network(study('widths = [4, 3, 2]\nhidden = "relu"\nloss = "squared_error"\n')).build()
+    assert (net.widths, net.loss) == ((4, 3, 2), "squared_error")
+    with pytest.raises(InvalidStudy, match="unknown loss 'squred_error'.*did you mean 'squared_error'"):
+        read_network(study('widths = [4, 3, 2]\nloss = "squred_error"\n'))
+
+
+def test_a_backend_from_the_command_line_is_checked_like_one_from_a_file():
+    assert checked_backend({"name": "backprop", "dtype": "float32"}) == Backprop("float32")
+    with pytest.raises(ValueError, match="unknown dtype 'float16'"):
+        checked_backend({"name": "backprop", "dtype": "float16"})
+    with pytest.raises(ValueError, match="unknown field 'scheme'"):
+        checked_backend({"name": "backprop", "scheme": "central"})

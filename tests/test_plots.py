@@ -1,0 +1,60 @@
+"""Figures: one per measure, drawn from rows alone, the same bytes for the same rows."""
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from difflab.study import plots
+
+
+pytest.importorskip("matplotlib", reason="figures need the extra [report]")
+
+MEASURES = ["accuracy", "speed", "swell"]
+ROWS = [
+    {"network": f"{n}", "parameters": n, "method": method, "status": "ok", "error_relative": error * n}
+    | {"gradient_seconds": n * 1e-6, "gradient_ops": 10 * n, "gradient_tree_ops": n**2, "loss_tree_ops": 5 * n}
+    for n in (10, 100, 1000)
+    for method, error in (("A()", 1e-16), ("B()", 1e-10))
+] + [{"network": "x", "parameters": 10_000, "method": "B()", "status": "timeout", "forecast_tree_ops": 10**20}]
+
+
+def lines(figure):
+    return {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].get_lines()}
+
+
+def test_every_measure_has_its_figure(tmp_path):
+    paths = plots.write(plots.figures(MEASURES, ROWS), tmp_path)
+    names = {f"{name}.{kind}" for name in ("error", "time", "operations") for kind in ("svg", "png")}
+    assert {path.name for path in paths} == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths if path.suffix == ".png")
+    assert all(ElementTree.parse(path).getroot().tag.endswith("svg") for path in paths if path.suffix == ".svg")
+
+
+def test_the_points_are_the_recorded_figures():
+    drawn = lines(plots.figures(MEASURES, ROWS)["error"])
+    assert drawn["A()"] == [[n, 1e-16 * n] for n in (10, 100, 1000)]
+
+
+def test_axes_are_named_and_logarithmic():
+    for figure in plots.figures(MEASURES, ROWS).values():
+        axes = figure.axes[0]
+        assert axes.get_xlabel() == "parameters of the network"
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        assert axes.get_ylabel()
+
+
+def test_a_wall_is_marked_where_a_method_stopped():
+    texts = [text.get_text() for text in plots.figures(MEASURES, ROWS)["time"].axes[0].texts]
+    assert texts == ["× timeout"]
+
+
+def test_methods_that_coincide_share_a_line():
+    drawn = lines(plots.figures(["speed"], ROWS)["time"])
+    assert list(drawn) == ["A(),\nB()"]
+
+
+def test_equal_rows_give_equal_bytes(tmp_path):
+    first, second = (plots.write(plots.figures(MEASURES, ROWS), tmp_path / name) for name in "ab")
+    for one, other in zip(first, second, strict=True):
+        if one.suffix == ".svg":
+            assert one.read_bytes() == other.read_bytes()

@@ -1,0 +1,174 @@
+"""Running studies: every cell ends as a row, limits hold, and nothing finished is lost or repeated."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from difflab.study import runner
+from difflab.study.cells import cells, key
+from difflab.study.declaration import read_study
+from difflab.study.runner import Busy, run
+from difflab.study.store import Store
+
+
+HEAD = """
+question = "?"
+measures = {measures}
+batch = 8
+limit_seconds = {seconds}
+limit_bytes = {limit_bytes}
+
+[[networks]]
+widths = {widths}
+data = "digits-2x2"
+"""
+
+
+def declare(tmp_path, *backends, measures=("accuracy",), seconds=30.0, limit_bytes=4_000_000_000, widths=(4, 2, 10)):
+    text = HEAD.format(measures=list(measures), seconds=seconds, limit_bytes=limit_bytes, widths=list(widths))
+    path = tmp_path / "tiny.toml"
+    path.write_text(text + "".join(f"\n[[backends]]\n{backend}\n" for backend in backends))
+    return path
+
+
+CENTRAL, COMPLEX = (f'name = "finite_difference"\nscheme = "{scheme}"' for scheme in ("central", "complex"))
+CERTIFIED = 'name = "certified"'
+
+
+def test_every_measure_fills_its_columns(tmp_path):
+    backends = (CERTIFIED, 'name = "symbolic"', CENTRAL, 'name = "backprop"')
+    path = declare(tmp_path, *backends, measures=("accuracy", "speed", "swell"))
+    rows = run(read_study(path), tmp_path / "results")
+    assert [row["status"] for row in rows] == ["ok"] * 4
+    assert all(row["gradient_seconds"] > 0 and row["primal_seconds"] > 0 for row in rows)
+    assert all(row["handwritten_seconds"] > 0 and row["peak_bytes"] > 2**20 for row in rows)
+    certified, symbolic, central, backprop = rows
+    assert "error_relative" not in certified
+    assert symbolic["error_ulp_max"] < central["error_ulp_max"]
+    assert symbolic["gradient_tree_ops"] > symbolic["gradient_ops"] > backprop["gradient_ops"]
+    assert central["primal_calls"] == 2 * central["parameters"] + 1
+    assert backprop["kernel_compile_seconds"] > backprop["prepare_seconds"]
+    assert all(row["loss_tree_ops"] == rows[0]["loss_tree_ops"] for row in rows)
+
+
+def test_a_forecast_beyond_the_limit_is_a_row_that_says_so(tmp_path):
+    (row,) = run(read_study(declare(tmp_path, 'name = "symbolic"\nmax_ops = 10')), tmp_path / "results")
+    assert row["status"] == "refused"
+    assert "forecast" in row["reason"]
+    assert "gradient_seconds" not in row
+
+
+def test_a_timeout_is_a_row(tmp_path):
+    study = read_study(declare(tmp_path, CENTRAL, seconds=0.1))
+    started = time.monotonic()
+    (row,) = run(study, tmp_path / "results")
+    assert (row["status"], row["reason"]) == ("timeout", "more than 0.1 s")
+    assert (row["network"], row["method"]) == ("4-2-10", "FiniteDifference('central')")
+    assert time.monotonic() - started < 30
+
+
+def test_too_little_memory_is_a_row(tmp_path):
+    (row,) = run(read_study(declare(tmp_path, 'name = "symbolic"', limit_bytes=100_000_000)), tmp_path / "results")
+    assert row["status"] in ("memory", "crashed"), row
+
+
+def test_a_killed_worker_is_a_row_and_the_others_go_on(tmp_path):
+    study = read_study(declare(tmp_path, CENTRAL, COMPLEX))
+    killed = []
+
+    def kill_first_worker(label, done, total, row):
+        if row is None and not killed:
+            killed.append(threading.Thread(target=kill_worker_running_a_cell, args=(tmp_path / "results",)))
+            killed[0].start()
+
+    first, second = run(study, tmp_path / "results", kill_first_worker)
+    killed[0].join()
+    assert (first["status"], first["reason"]) == ("crashed", "killed by signal SIGKILL")
+    assert second["status"] == "ok"
+
+
+def kill_worker_running_a_cell(directory):
+    """The first worker makes the reference; the next one runs the cell."""
+    while not list(directory.glob("references/[!.]*.npz")):
+        time.sleep(0.01)
+    makers = psutil.Process().children()
+    while not (workers := [child for child in psutil.Process().children() if child not in makers]):
+        time.sleep(0.005)
+    workers[0].kill()
+
+
+def test_finished_cells_are_not_run_again(tmp_path):
+    path = declare(tmp_path, CENTRAL)
+    (before,) = run(read_study(path), tmp_path / "results")
+    events = []
+    declare(tmp_path, CENTRAL, COMPLEX)
+    after = run(read_study(path), tmp_path / "results", lambda *event: events.append(event))
+    assert after[0] == before
+    assert {label for label, *_ in events} == {"MLP 4-2-10 FiniteDifference('complex')"}
+
+
+def test_forgotten_cells_are_run_again(tmp_path):
+    study = read_study(declare(tmp_path, CENTRAL))
+    run(study, tmp_path / "results")
+    runner.forget(study, tmp_path / "results")
+    assert runner.finished_rows(study, tmp_path / "results") == []
+
+
+def test_another_limit_or_seed_is_another_cell(tmp_path):
+    keys = {key(cells(read_study(declare(tmp_path, CENTRAL, seconds=s)))[0]) for s in (1.0, 2.0, 1.0)}
+    assert len(keys) == 2
+
+
+def test_a_wrong_gradient_has_no_time(tmp_path):
+    """A step far too long makes an error beyond what the stencil predicts for a network of order 1."""
+    backend = 'name = "finite_difference"\nscheme = "forward"\nstep = 0.9'
+    study = read_study(declare(tmp_path, backend, measures=("accuracy", "speed"), widths=(4, 8, 10)))
+    (row,) = run(study, tmp_path / "results")
+    assert (row["status"] == "wrong") == (row["error_relative"] > row["error_predicted"])
+    assert ("gradient_seconds" in row) == (row["status"] == "ok")
+
+
+def command(path, results):
+    return [sys.executable, "-m", "difflab", "run", str(path), "--results", str(results)]
+
+
+def started(path, results):
+    """A run in a process of its own, once its first row is in the store."""
+    process = subprocess.Popen(command(path, results), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while "/4]" not in process.stderr.readline():
+        assert process.poll() is None
+    return process
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, sent, code):
+    steps = ("", "\nstep = 1e-5", "\nstep = 1e-6", "\nstep = 1e-7")
+    path, results = declare(tmp_path, *(CENTRAL + step for step in steps)), tmp_path / "results"
+    process = started(path, results)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, sent)
+    _, errors = process.communicate()
+    assert process.returncode == code, errors
+    assert sent == signal.SIGKILL or "difflab resume" in errors
+    kept = Store(results / "tiny" / "store.sqlite").rows()
+    assert 1 <= len(kept) < 4
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    finished = subprocess.run(command(path, results), capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    rows = Store(results / "tiny" / "store.sqlite").rows()
+    assert len(rows) == 4
+    assert all(rows[name] == row for name, row in kept.items())
+    assert finished.stderr.count("/4]") == 4 - len(kept)
+
+
+def test_two_runs_in_one_place_are_refused(tmp_path):
+    study = read_study(declare(tmp_path, CENTRAL))
+    (tmp_path / "results").mkdir()
+    with runner._alone(tmp_path / "results"), pytest.raises(Busy, match="one process at a time"):
+        run(study, tmp_path / "results")

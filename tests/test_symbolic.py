@@ -1,0 +1,307 @@
+"""Symbolic derivatives: how large they are, that this is foreseen, and what the textbook formulas cannot do."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from time import perf_counter
+
+import numpy as np
+import pytest
+import sympy
+
+import difflab as dl
+from difflab import expressions
+from difflab.backends.symbolic import forecast_tree_ops
+from difflab.expressions import RECURSION_LIMIT, derive, share, shared_operations, tree_operations
+from difflab.number_systems import Symbols
+from difflab.program import loss_tree_operations, primal
+from difflab.program import values as program_values
+
+
+WIDTHS = ([1, 2], [3, 2], [2, 2, 2], [3, 4, 3], [1, 2, 2, 2], [2, 3, 3, 2], [1, 1, 1, 1, 2], [2, 2, 2, 2, 2])
+SMALL = [
+    dl.MLP.dense(widths, hidden=hidden, loss=loss)
+    for loss in ("squared_error", "softmax_cross_entropy")
+    for hidden in ("identity", "sigmoid", "tanh", "relu", "softplus")
+    for widths in WIDTHS
+    if not (hidden == "relu" and widths == [2, 2, 2, 2, 2])  # SymPy takes 8 s to differentiate its nested cases.
+]
+FORECAST_FACTOR = 3
+"""What the forecast promises."""
+
+
+def label(net: dl.MLP) -> str:
+    return f"{'-'.join(map(str, net.widths))} {net.layers[0].activation} {net.loss}"
+
+
+def naive_operations(expression: sympy.Expr) -> int:
+    """Of the tree, node by node, with no memory: terms less one, one per power or function, nothing for a sign."""
+    if isinstance(expression, sympy.Piecewise):
+        return 1 + sum(naive_operations(branch) for branch, _ in expression.args)
+    if not expression.args:
+        return 0
+    below = sum(map(naive_operations, expression.args))
+    if isinstance(expression, sympy.Add | sympy.Mul):
+        signs = sum(argument == -1 for argument in expression.args)
+        return len(expression.args) - 1 - signs + below
+    return 1 + below
+
+
+# --- forecasts
+
+
+def forecast_ratio(net: dl.MLP) -> float:
+    return forecast_tree_ops(net) / tree_operations(derive(net).gradient)
+
+
+@pytest.mark.parametrize("net", SMALL, ids=label)
+def test_the_forecast_is_within_a_factor_of_3_of_the_derived_gradient(net):
+    assert 1 / FORECAST_FACTOR <= forecast_ratio(net) <= FORECAST_FACTOR
+
+
+@pytest.mark.xfail(
+    reason="product bug: an output's weights copy one term of the squared error, not all; 5.5, 9.3, 4.3 times"
+)
+@pytest.mark.parametrize("widths", [[2, 6], [2, 10], [2, 2, 12]])
+def test_the_forecast_holds_with_many_outputs_of_a_squared_error(widths):
+    assert forecast_ratio(dl.MLP.dense(widths, hidden="sigmoid", loss="squared_error")) <= FORECAST_FACTOR
+
+
+@pytest.mark.parametrize("net", SMALL, ids=label)
+def test_the_size_of_the_loss_is_known_before_it_is_written_out(net):
+    """But for what SymPy tidies up by itself: signs, and factors it joins."""
+    assert loss_tree_operations(net.program, net.n_params) == pytest.approx(
+        tree_operations([derive(net).loss]), rel=0.2
+    )
+
+
+def test_a_forecast_beyond_the_limit_is_refused_with_the_forecast():
+    net = dl.MLP.dense([8, 8, 8])
+    with pytest.raises(dl.Refused) as raised:
+        dl.Symbolic(max_ops=1000).prepare(net)
+    forecast = forecast_tree_ops(net)
+    assert str(raised.value) == (
+        f"Symbolic(max_ops=1000) refuses MLP 8-8-8: forecast {forecast:.1e} operations in the gradient, limit 1.0e+03"
+    )
+
+
+def test_the_limit_is_the_largest_forecast_that_is_not_refused():
+    net = dl.MLP.dense([2, 2, 2])
+    forecast = forecast_tree_ops(net)
+    assert dl.Symbolic(max_ops=forecast).refusal(net) is None
+    assert dl.Symbolic(max_ops=forecast - 1).refusal(net)
+    assert dl.Symbolic().forecast(net) == {"forecast_tree_ops": forecast}
+
+
+@pytest.mark.parametrize(("widths", "seconds"), [([64, 128, 128, 10], 0.5), ([784, 1024, 1024, 10], 1.0)])
+def test_a_refusal_is_quick(widths, seconds, request):
+    if widths[0] == 784:
+        reason = "product bug: counting makes an object per weight, 1.6 s for 1.9 million of them"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+    net = dl.MLP.dense(widths)
+    started = perf_counter()
+    with pytest.raises(dl.Refused):
+        dl.Symbolic().prepare(net)
+    assert perf_counter() - started < seconds
+
+
+# --- counting
+
+
+@pytest.mark.parametrize("net", [net for net in SMALL if net.n_params <= 18], ids=label)
+def test_operations_of_a_tree_are_those_of_a_naive_walk(net):
+    derivation = derive(net)
+    assert tree_operations([derivation.loss]) == naive_operations(derivation.loss)
+    assert tree_operations(derivation.gradient) == sum(map(naive_operations, derivation.gradient))
+
+
+a, b, c = sympy.symbols("a b c")
+KNOWN_SIZES = [
+    (a, 0),
+    (sympy.Integer(7), 0),
+    (-a, 0),
+    (a + b + c, 2),
+    (a - b, 1),
+    (2 * a * b, 2),
+    (a / b, 2),
+    (sympy.exp(-a), 1),
+    ((a + b) ** 2, 2),
+    (sympy.Piecewise((a * b, c + a > 0), (0, True)), 2),
+    ((a + b) * sympy.exp(a + b), 4),
+]
+
+
+@pytest.mark.parametrize(("expression", "operations"), KNOWN_SIZES, ids=str)
+def test_operations_of_known_expressions_are_counted_by_the_stated_convention(expression, operations):
+    assert tree_operations([expression]) == naive_operations(expression) == operations
+
+
+def test_sharing_is_counted_once_and_trees_are_counted_out():
+    doubled = a + b
+    for _ in range(200):
+        doubled = sympy.Mul(doubled, doubled + 1, evaluate=False)
+    assert tree_operations([doubled]) > 2**200
+
+
+@pytest.mark.parametrize("net", [net for net in SMALL if len(net.layers) > 1], ids=label)
+def test_common_subexpressions_make_fewer_operations(net):
+    derivation = derive(net)
+    shared = share(derivation)
+    assert shared_operations(shared) < tree_operations([derivation.loss, *derivation.gradient])
+
+
+def test_the_facts_are_the_counts():
+    net = dl.MLP.dense([2, 3, 2])
+    facts, derivation = dl.Symbolic().prepare(net).facts, derive(net)
+    assert facts["gradient_tree_ops"] == tree_operations(derivation.gradient)
+    assert facts["gradient_ops"] == shared_operations(share(derivation))
+    assert all(facts[f"{part}_seconds"] > 0 for part in ("derive", "cse", "compile"))
+
+
+def test_swell_outgrows_the_network():
+    """Twice the depth, more than 2**2 times the operations per parameter."""
+    shallow, deep = (dl.MLP.dense([2] * (depth + 1), loss="squared_error") for depth in (2, 4))
+    per_parameter = [tree_operations(derive(net).gradient) / net.n_params for net in (shallow, deep)]
+    assert per_parameter[1] > 4 * per_parameter[0]
+
+
+# --- generated code
+
+
+NUMERIC = {"exp", "log", "tanh", "sqrt", "select", "less_equal", "greater", "less", "greater_equal", "nan", "True"}
+
+
+@pytest.mark.parametrize("hidden", ["identity", "sigmoid", "tanh", "relu", "softplus"])
+def test_generated_code_holds_no_names_but_our_own(hidden):
+    prepared = dl.Symbolic().prepare(dl.MLP.dense([2, 2, 2], hidden=hidden))
+    for function in (prepared._evaluate, prepared._loss):
+        tree = ast.parse(inspect.getsource(function))
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert {name for name in names if not re.fullmatch(r"[wxy]\d+|_Dummy_\d+", name)} <= NUMERIC
+        assert not any(isinstance(node, ast.Import | ast.Attribute) for node in ast.walk(tree))
+
+
+def test_symbols_are_named_by_a_letter_and_a_number():
+    derivation = derive(dl.MLP.dense([2, 2, 2]))
+    free = set().union(*(entry.free_symbols for entry in (derivation.loss, *derivation.gradient)))
+    assert free <= {*derivation.theta, *derivation.x, *derivation.y}
+    assert [w.name for w in derivation.theta] == [f"w{i}" for i in range(12)]
+    assert [s.name for s in (*derivation.x, *derivation.y)] == ["x0", "x1", "y0", "y1"]
+
+
+HOSTILE = "__import__('os').system('true')"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dl.Dense(2, HOSTILE),
+        lambda: dl.MLP.dense([1, 1], loss=HOSTILE),
+        lambda: dl.MLP.dense([1, HOSTILE]),
+        lambda: dl.MLP(HOSTILE, [dl.Dense(1)]),
+        lambda: dl.MLP.dense([1, 1], reduction=HOSTILE),
+    ],
+)
+def test_no_text_of_a_user_gets_into_a_network(make):
+    with pytest.raises((ValueError, TypeError), match="unknown|must be an integer"):
+        make()
+
+
+# --- depth
+
+
+@pytest.fixture
+def shallow_stack():
+    """Little recursion for the test, so that a net of some depth needs more than there is."""
+    before, used = sys.getrecursionlimit(), len(inspect.stack(0))
+    sys.setrecursionlimit(used + 150)
+    yield
+    sys.setrecursionlimit(before)
+
+
+def deep(depth: int) -> dl.MLP:
+    return dl.MLP.dense([1] * (depth + 1), hidden="tanh", loss="squared_error")
+
+
+def loss_on_symbols(net: dl.MLP) -> sympy.Expr:
+    theta, x, y = (np.array(sympy.symbols(f"{s}:{n}"), object) for s, n in (("w", net.n_params), ("x", 1), ("y", 1)))
+    return primal(net.program, Symbols(), theta, x[None], y[None])
+
+
+def test_a_net_60_layers_deep_is_differentiated():
+    """With respect to its outermost weights: all 120 derivatives take SymPy the better part of a minute."""
+    before = sys.getrecursionlimit()
+    with expressions.deep_recursion():
+        assert sys.getrecursionlimit() >= RECURSION_LIMIT
+        loss = loss_on_symbols(deep(60))
+        slopes = [sympy.diff(loss, f"w{i}") for i in (0, 118)]
+        assert all(tree_operations([slope]) > tree_operations([loss]) / 3 for slope in slopes)
+    assert sys.getrecursionlimit() == before
+
+
+def test_depth_beyond_the_recursion_limit_is_derived_shared_and_counted(shallow_stack):
+    limit = sys.getrecursionlimit()
+    net = deep(12)
+    with pytest.raises(RecursionError):
+        sympy.diff(loss_on_symbols(net), "w0")
+    derivation = derive(net)
+    assert len(derivation.gradient) == net.n_params
+    assert shared_operations(share(derivation)) > net.n_params
+    assert sys.getrecursionlimit() == limit
+
+
+def test_the_recursion_limit_is_restored_after_an_error():
+    before = sys.getrecursionlimit()
+    with pytest.raises(RuntimeError, match="planted"), expressions.deep_recursion():
+        raise RuntimeError("planted")
+    assert sys.getrecursionlimit() == before
+
+
+def test_a_higher_recursion_limit_is_left_alone():
+    before = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(RECURSION_LIMIT + 1)
+        with expressions.deep_recursion():
+            assert sys.getrecursionlimit() == RECURSION_LIMIT + 1
+    finally:
+        sys.setrecursionlimit(before)
+
+
+# --- what the textbook formulas cannot do: known limitations, measured
+
+
+def saturated(activation: str, z: float) -> tuple[dl.MLP, np.ndarray, np.ndarray, np.ndarray]:
+    net = dl.MLP(1, [dl.Dense(1, activation), dl.Dense(1)], loss="squared_error")
+    return net, np.array([z, 0.0, 1.0, 0.0]), np.ones((1, 1)), np.array([[2.0]])
+
+
+def error_ulp(backend: dl.Backend, activation: str, z: float) -> float:
+    net, *arguments = saturated(activation, z)
+    _, gradient = backend.prepare(net).value_and_gradient(*arguments)
+    return dl.discrepancy(gradient, dl.reference_gradient(net, *arguments)).error_ulp_max
+
+
+def test_the_textbook_sigmoid_overflows_to_nan_where_it_is_saturated():
+    """exp(800) / (1 + exp(800))**2 is infinity by infinity; the truth is exp(-800), about 4e-348, that is, 0."""
+    assert error_ulp(dl.Symbolic(), "sigmoid", -800.0) == np.inf
+    assert error_ulp(dl.Backprop(), "sigmoid", -800.0) <= 1
+
+
+def test_the_textbook_tanh_loses_every_digit_where_it_is_saturated():
+    """1 - tanh(z)**2 is a multiple of eps / 2; the truth at 20 is 1.7e-17, so that half of 2**53 ulp are lost."""
+    assert error_ulp(dl.Symbolic(), "tanh", 20.0) > 2**50
+    assert error_ulp(dl.Backprop(), "tanh", 20.0) < 32
+
+
+def test_moderate_arguments_lose_nothing():
+    assert max(error_ulp(dl.Symbolic(), name, 0.75) for name in ("sigmoid", "tanh", "softplus", "identity")) < 32
+
+
+def test_every_value_of_the_primal_on_symbols_is_an_expression_of_the_net():
+    net = dl.MLP.dense([1, 1], hidden="tanh", loss="squared_error")
+    w0, w1, x0, y0 = sympy.symbols("w0 w1 x0 y0")
+    made = program_values(net.program, Symbols(), np.array([w0, w1]), np.array([[x0]]), np.array([[y0]]))
+    assert made[-1][0] == (w0 * x0 + w1 - y0) ** 2 / 2

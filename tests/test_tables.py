@@ -1,0 +1,85 @@
+"""Tables: what is recorded is what is printed, in every format."""
+
+import io
+
+import pytest
+
+from difflab.study import tables
+
+
+ROWS = [
+    {
+        "network": "4-3-10",
+        "parameters": 55,
+        "method": "Backprop('float64')",
+        "status": "ok",
+        "error_relative": 4.1437e-16,
+        "error_ulp_median": 2.31,
+        "error_ulp_max": float("inf"),
+        "worst_entry": "dense1.weight[0,1]",
+        "prepare_seconds": 0.34,
+        "gradient_seconds": 6e-5,
+        "primal_seconds": 4e-5,
+        "kernel_compile_seconds": 6.5,
+        "loss_tree_ops": 10**30,
+        "contended": True,
+    },
+    {"network": "64-32-10", "parameters": 2410, "method": "Symbolic()", "status": "refused", "reason": "forecast 9e99"},
+]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "—"), (0, "0"), (0.0, "0"), (55, "55"), (99_999, "99999"), (1_234_567, "1.2e6"), (10**30, "1.0e30")]
+    + [(1630.2, "1630"), (0.0123456, "0.0123"), (123.456, "123"), (9999.7, "1.0e4"), (4.1437e-16, "4.1e-16")]
+    + [(float("inf"), "inf"), (float("nan"), "nan"), (-2.5, "-2.5")],
+)
+def test_numbers_are_short(value, text):
+    assert tables.number(value) == text
+
+
+def test_ratios_are_derived_from_recorded_figures():
+    shown = {column.title: column.text(ROWS[0]) for column in tables.columns(["speed"])}
+    assert shown["÷ primal"] == "1.5"
+    assert shown["÷ NumPy"] == "—"
+
+
+def test_only_columns_of_the_measures_are_shown():
+    titles = [column.title for column in tables.columns(["accuracy"])]
+    assert "rel. error" in titles
+    assert "gradient s" not in titles
+
+
+def test_markdown_has_a_row_per_row_and_says_why_one_is_empty():
+    text = tables.markdown("Why?", ["accuracy", "speed", "swell"], ROWS, "Measured here.")
+    lines = text.splitlines()
+    assert lines[0] == "**Why?**"
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 2 + len(ROWS)
+    assert len({line.count("|") for line in table}) == 1
+    assert "* 64-32-10 Symbolic(): refused, forecast 9e99" in lines
+    assert "* Backprop('float64'): kernels compiled once for all networks in 6.5 s" in lines
+    assert "* timed on a contended machine: 4-3-10 Backprop('float64')" in lines
+    assert lines[-1] == "Measured here."
+
+
+def test_latex_escapes_what_latex_would_read():
+    text = tables.latex(["accuracy"], [ROWS[0] | {"worst_entry": "a_b & 50%"}])
+    assert r"a\_b \& 50\%" in text
+    assert text.count(r"\\") == 2
+    assert r"\toprule" in text
+
+
+def test_csv_is_exact():
+    back = tables.from_csv(io.StringIO(tables.csv(ROWS)))
+    assert back[0]["error_relative"] == ROWS[0]["error_relative"]
+    assert back[0]["error_ulp_max"] == float("inf")
+    assert back[1]["parameters"] == 2410
+    assert "gradient_seconds" not in back[1]
+    assert tables.markdown("?", ["accuracy", "speed"], back, "") == tables.markdown(
+        "?", ["accuracy", "speed"], ROWS, ""
+    )
+
+
+def test_csv_runs_nothing_in_a_spreadsheet():
+    assert "'=1+1" in tables.csv([{"network": "=1+1", "status": "ok"}])
