@@ -1,13 +1,11 @@
-"""Operations of one sample's loss and gradient, counted from the program and the source of its rules.
+"""Operations of one sample's loss and gradient, counted from the program and the code of its rules.
 
 Every sum, product, power and function call counts one, a sign nothing.
 """
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
+import dis
 from collections.abc import Callable
 
 from difflab.primitives.activations import ACTIVATIONS
@@ -16,12 +14,10 @@ from difflab.program import INPUTS, Instruction, Program
 
 
 def rule_operations(rule: Callable[[float], float]) -> int:
-    """Operations written in a scalar rule; ``abs`` is a sign."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(rule))).body[0]
-    assert isinstance(body, ast.FunctionDef)
-    nodes = [node for statement in body.body for node in ast.walk(statement)]
-    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) != "abs"]
-    return len(calls) + sum(isinstance(node, ast.BinOp) for node in nodes)
+    """Operations written in a scalar rule, in all its branches; ``abs`` is a sign."""
+    instructions = list(dis.get_instructions(rule))
+    signs = sum(step.argval == "abs" for step in instructions if step.opname == "LOAD_GLOBAL")
+    return sum(step.opname in ("BINARY_OP", "CALL") for step in instructions) - signs
 
 
 def _affine(program: Program, instruction: Instruction) -> tuple[int, int]:

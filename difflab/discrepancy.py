@@ -66,13 +66,16 @@ def discrepancy(gradient: np.ndarray, reference: Enclosure) -> Discrepancy:
     if not isinstance(reference, Enclosure):
         kind = type(reference).__name__
         raise TypeError(f"reference must be certified, got {kind}; make one with difflab.reference_gradient")
+    if isinstance(gradient, np.ma.MaskedArray):
+        raise TypeError("gradient must be a plain array, got a masked one; fill the masked entries")
     gradient = np.asarray(gradient)
     if gradient.dtype.kind != "f":
         raise TypeError(f"gradient must be floating-point, got {gradient.dtype}")
     if gradient.shape != reference.gradient.shape:
         raise ValueError(f"gradient must have shape {reference.gradient.shape}, got {gradient.shape}")
     error = _absolute_error(gradient, reference)
-    error_ulp = error / _ulp(reference.gradient, gradient.dtype)
+    with np.errstate(over="ignore"):
+        error_ulp = error / _ulp(reference.gradient, gradient.dtype)
     worst = np.argsort(-error_ulp, kind="stable")[:N_WORST]
     return Discrepancy(
         error_relative=_ratio(float(np.linalg.norm(error)), float(np.linalg.norm(reference.gradient))),

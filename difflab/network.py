@@ -85,7 +85,7 @@ class Dense:
     activation: str = "identity"
 
     def __post_init__(self) -> None:
-        checked_units(self.units, "units of Dense")
+        object.__setattr__(self, "units", checked_units(self.units, "units of Dense"))
         known(self.activation, ACTIVATIONS, "activation")
 
     def lower(self, lowering: Lowering, a: int, name: str) -> int:
@@ -122,7 +122,7 @@ class MLP:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
-        checked_units(self.n_inputs, "n_inputs")
+        object.__setattr__(self, "n_inputs", checked_units(self.n_inputs, "n_inputs"))
         known(self.loss, LOSSES, "loss")
         known(self.reduction, ("mean", "sum"), "reduction")
         if not self.layers:

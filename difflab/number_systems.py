@@ -65,10 +65,10 @@ class Floats:
         return np.where(z.real >= 0, 1, tail) / (1 + tail)
 
     def log1pexp(self, z: Array) -> Array:
-        return self.positive_part(z) + np.log1p(np.exp(_decaying(z)))
+        return self.positive_part(z) + _log1p(np.exp(_decaying(z)))
 
     def positive_part(self, z: Array) -> Array:
-        return np.where(z.real > 0, z, 0)
+        return np.where(z.real <= 0, 0, z)
 
     def shift(self, z: Array) -> Array:
         return z.real.max(axis=-1, keepdims=True)
@@ -77,6 +77,13 @@ class Floats:
 def _decaying(z: Array) -> Array:
     """Plus or minus z, whichever has a real part that is not positive, so that exp cannot overflow."""
     return np.where(z.real >= 0, -z, z)
+
+
+def _log1p(z: Array) -> Array:
+    """NumPy's own forms |1 + z| for complex z, which loses a small real part."""
+    if not np.iscomplexobj(z):
+        return np.log1p(z)
+    return np.log1p(2 * z.real + np.abs(z) ** 2) / 2 + 1j * np.arctan2(z.imag, 1 + z.real)
 
 
 def _elementwise(function: Callable[[Any], Any]) -> Any:
@@ -113,7 +120,7 @@ class Symbols(_Exact):
         self.tanh = over(sympy.tanh)
         self.expit = over(lambda z: 1 / (1 + sympy.exp(-z)))
         self.log1pexp = over(lambda z: sympy.log(1 + sympy.exp(z)))
-        self.positive_part = over(lambda z: sympy.Piecewise((z, z > 0), (0, True)))
+        self.positive_part = over(lambda z: sympy.Piecewise((0, z <= 0), (z, True)))
         self._add = sympy.Add
 
     def matmul(self, a: Array, b: Array) -> Array:
@@ -127,7 +134,31 @@ class Symbols(_Exact):
         return flat if flat.shape else flat.item()
 
 
-class Balls(_Exact):
+class _Arb(_Exact):
+    """What balls and series of balls share: formulas that neither overflow nor cancel in what is used of them."""
+
+    exp = _elementwise(operator.methodcaller("exp"))
+    log = _elementwise(operator.methodcaller("log"))
+
+    def shift(self, z: Array) -> Array:
+        """The largest midpoint of each row, which is an exact number."""
+        middles = np.frompyfunc(lambda entry: _constant_term(entry).mid(), 1, 1)(z)
+        return np.frompyfunc(lambda *row: max(row), z.shape[-1], 1)(*np.moveaxis(middles, -1, 0))[..., None]
+
+
+def _constant_term(number: Any) -> Any:
+    """The ball itself, or the value of a series."""
+    return number[0] if hasattr(number, "coeffs") else number
+
+
+def _expit(z: Any) -> Any:
+    if _constant_term(z) < 0:
+        tail = z.exp()
+        return tail / (1 + tail)
+    return 1 / (1 + (-z).exp())
+
+
+class Balls(_Arb):
     """Real balls of Arb (python-flint) at the working precision: proven enclosures [Johansson 2017].
 
     A ball that touches the kink of ``positive_part`` gives the hull of both branches.
@@ -148,23 +179,25 @@ class Balls(_Exact):
         entries[:] = product.entries()
         return entries.reshape(rows, columns)
 
-    exp = _elementwise(operator.methodcaller("exp"))
-    log = _elementwise(operator.methodcaller("log"))
     tanh = _elementwise(operator.methodcaller("tanh"))
-    expit = _elementwise(lambda z: 1 / (1 + (-z).exp()))
-    log1pexp = _elementwise(lambda z: z.exp().log1p())
+    expit = _elementwise(_expit)
+    log1pexp = _elementwise(lambda z: z + (-z).exp().log1p() if z > 0 else z.exp().log1p())
     positive_part = _elementwise(lambda z: z.max(0))
 
 
-class Series(_Exact):
+class Series(_Arb):
     """Power series of Arb truncated after the first-order term: f(z + t) carries f'(z) in ball arithmetic.
 
-    The formulas avoid cancellation in the first-order coefficient, not in the value. Exactly at a kink the slope
-    is the left one, or the right one where the system says so; around a kink it is the hull of both.
+    The first-order coefficients do not cancel; the values may, and are taken from :class:`Balls`.
+
+    Parameters
+    ----------
+    at_kink : the slope exactly at a kink: ``"left"``; ``"both"``, the hull of the left and the right one; or
+        ``"ahead"``, the one on the side to which the series moves with t > 0. Around a kink it is always the hull.
     """
 
-    def __init__(self, right_slope: bool = False) -> None:
-        self.right_slope = right_slope
+    def __init__(self, at_kink: str = "left") -> None:
+        self.at_kink = at_kink
 
     def array(self, values: Array) -> Array:
         return self.line(values, np.frompyfunc(lambda _: 0, 1, 1)(values))
@@ -175,11 +208,9 @@ class Series(_Exact):
 
         return np.frompyfunc(lambda v, v_dot: arb_series([v, v_dot]), 2, 1)(values, tangents)
 
-    exp = _elementwise(operator.methodcaller("exp"))
-    log = _elementwise(operator.methodcaller("log"))
-    tanh = _elementwise(lambda z: 1 - 2 / ((2 * z).exp() + 1))
-    expit = _elementwise(lambda z: 1 / (1 + (-z).exp()))
-    log1pexp = _elementwise(lambda z: (1 + z.exp()).log())
+    tanh = _elementwise(lambda z: 2 * _expit(2 * z) - 1)
+    expit = _elementwise(_expit)
+    log1pexp = _elementwise(lambda z: z + (1 + (-z).exp()).log() if z[0] > 0 else (1 + z.exp()).log())
 
     def positive_part(self, z: Array) -> Array:
         return np.frompyfunc(self._positive_part, 1, 1)(z)
@@ -187,10 +218,14 @@ class Series(_Exact):
     def _positive_part(self, z: Any) -> Any:
         from flint import arb, arb_series
 
-        if z[0] > 0 or (self.right_slope and z[0].is_zero()):
+        value, slope = z[0], z[1]
+        if value > 0:
             return z
-        slope = 0 if z[0] <= 0 else arb(0.5, 0.5)
-        return arb_series([z[0].max(0), slope * z[1]])
+        if value.is_zero() and self.at_kink == "ahead":
+            return arb_series([0, slope.max(0)])
+        if value < 0 or (value <= 0 and self.at_kink == "left"):
+            return arb_series([0, 0])
+        return arb_series([value.max(0), slope * arb(0.5, 0.5)])
 
 
 def coefficient(series: Array, degree: int) -> Array:
@@ -246,7 +281,13 @@ class TreeSizes(_Exact):
     """Sizes of expression trees as numbers."""
 
     def array(self, values: Array) -> Array:
-        return np.frompyfunc(lambda _: TreeSize(), 1, 1)(values)
+        return np.full(np.shape(values), TreeSize())
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """The sizes of the sums of products, without forming a product."""
+        inner = a.shape[1]
+        sizes = _operations(a).sum(axis=1)[:, None] + _operations(b).sum(axis=0) + inner + (inner - 1)
+        return np.frompyfunc(TreeSize, 1, 1)(sizes)
 
     def sum(self, z: Array) -> Array:
         return reduce(operator.add, np.moveaxis(z, -1, 0))
@@ -256,10 +297,14 @@ class TreeSizes(_Exact):
     expit = log1pexp = _elementwise(lambda z: TreeSize(z.operations + 3))
 
 
+_operations = _elementwise(operator.attrgetter("operations"))
+
+
 FLOAT64 = Floats("float64")
 FLOAT32 = Floats("float32")
 COMPLEX128 = Floats("complex128")
 BALLS = Balls()
 SERIES = Series()
-SERIES_FROM_THE_RIGHT = Series(right_slope=True)
+SERIES_BOTH_SIDES = Series("both")
+SERIES_AHEAD = Series("ahead")
 TREE_SIZES = TreeSizes()

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from difflab.backends.certified import Certified, Enclosure, PreparedCertified
+from difflab.backends.arguments import checked
+from difflab.backends.certified import ENCLOSED, KINK, ROUNDED, Certified, Enclosure, PreparedCertified
 from difflab.files import write_atomically
 from difflab.network import MLP
 
@@ -25,7 +26,8 @@ CONVENTIONS = (
     "cross-entropies take logits; at a kink gradient holds the left slope; "
     "truth = gradient + residual within [lower, upper]"
 )
-ARRAYS = ("theta", "x", "y", "gradient", "residual", "lower", "upper", "status")
+FLOATS = ("float64", "float32")
+ARRAYS = ("theta", "x", "y", "value", "gradient", "residual", "lower", "upper", "status")
 
 
 class InvalidReference(ValueError):
@@ -51,7 +53,6 @@ class Reference(Enclosure):
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
     format: str
     network: MLP
-    value: float
     bits: int
     conventions: str
 
@@ -74,7 +75,7 @@ def reference_gradient(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray
 
 def write(reference: Reference, path: Path) -> None:
     """Write a reference as npz: arrays, and a JSON header that names network and conventions."""
-    header = _Header(FORMAT, reference.net, reference.value, reference.bits, CONVENTIONS)
+    header = _Header(FORMAT, reference.net, reference.bits, CONVENTIONS)
     arrays = {name: getattr(reference, name) for name in ARRAYS}
     buffer = io.BytesIO()
     np.savez(buffer, header=np.frombuffer(msgspec.json.encode(header), np.uint8), **arrays)
@@ -92,14 +93,27 @@ def read(path: Path) -> Reference:
     try:
         content = load_arrays(path)
         header = msgspec.json.decode(content.pop("header").tobytes(), type=_Header)
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+        _check_content(header, content)
+    except (KeyError, ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidReference(f"{path} must be a reference file, got: {error}") from error
+    value = float(content.pop("value"))
+    return Reference(net=header.network, value=value, bits=header.bits, **content)
+
+
+def _check_content(header: _Header, content: dict[str, np.ndarray]) -> None:
+    """Every array as it was written, in kind and shape."""
     if header.format != FORMAT or set(content) != set(ARRAYS):
-        raise InvalidReference(f"{path} must have format {FORMAT!r}, got {header.format!r} with {sorted(content)}")
+        raise ValueError(f"format {header.format!r} with {sorted(content)}, expected {FORMAT!r} with {list(ARRAYS)}")
     net = header.network
-    if any(content[name].shape != (net.n_params,) for name in ("theta", "gradient", "residual", "lower", "upper")):
-        raise InvalidReference(f"{path} must hold {net.n_params} entries for {net}")
-    return Reference(net=net, value=header.value, bits=header.bits, **content)
+    checked(net, content["theta"], content["x"], content["y"], FLOATS, allow_nonfinite=True)
+    for name in ("gradient", "residual", "lower", "upper"):
+        if content[name].shape != (net.n_params,) or content[name].dtype != np.float64:
+            raise ValueError(f"{name} of {content[name].dtype} {content[name].shape}; must hold {net.n_params} entries")
+    status = content["status"]
+    if status.shape != (net.n_params,) or not set(status.tolist()) <= {ROUNDED, ENCLOSED, KINK}:
+        raise ValueError(f"status {status.shape}; must hold {net.n_params} statuses")
+    if content["value"].shape != () or content["value"].dtype != np.float64:
+        raise ValueError("a value that is no float64")
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -107,6 +121,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no file.
     ValueError
         If the file is no such thing.
     """
@@ -114,8 +130,13 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > MAX_FILE_BYTES:
-            raise ValueError(f"{path} must unpack to at most {MAX_FILE_BYTES} bytes, got {unpacked}")
+            raise ValueError(f"must unpack to at most {MAX_FILE_BYTES} bytes, got {unpacked}")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError, SyntaxError, MemoryError, OverflowError) as error:
+            content = {name: file[name] for name in file.files}
+        if no_arrays := [name for name, array in content.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{no_arrays} are no arrays")
+        return content
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged archives raise nearly anything, from zipfile, zlib, struct and NumPy
         raise ValueError(f"{path} must be an npz file of plain arrays, got: {error}") from error

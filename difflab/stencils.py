@@ -24,6 +24,10 @@ class Stencil:
 
     offsets: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.offsets) < 2 or len(set(self.offsets)) < len(self.offsets):
+            raise ValueError(f"a stencil needs two or more distinct offsets, got {self.offsets}")
+
     @cached_property
     def weights(self) -> tuple[Fraction, ...]:
         powers = range(len(self.offsets))

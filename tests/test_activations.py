@@ -10,7 +10,7 @@ from flint import arb
 from difflab.number_systems import (
     BALLS,
     SERIES,
-    SERIES_FROM_THE_RIGHT,
+    SERIES_AHEAD,
     Symbols,
     ball_precision,
     coefficient,
@@ -111,7 +111,7 @@ def test_rule_takes_the_left_slope_at_a_kink(row):
 @kinked
 def test_series_take_the_left_slope_or_the_right_one_at_a_kink(row):
     for kink in row.kinks:
-        left, right = (slopes(row, np.array([kink]), series)[0] for series in (SERIES, SERIES_FROM_THE_RIGHT))
+        left, right = (slopes(row, np.array([kink]), series)[0] for series in (SERIES, SERIES_AHEAD))
         assert left == row.derivative(kink)
         assert right == row.derivative(math.nextafter(kink, math.inf))
 

@@ -105,11 +105,11 @@ def test_gradient_is_within_the_predicted_error_of_the_truth(label, kind):
 @each_backend
 @each_net
 def test_predicted_error_is_worth_something(label, kind):
-    """A prediction of 0.1 % or more would let a rule that is off by as much pass."""
+    """A prediction of 1 % or more would let a rule that is off by as much pass; only forward differences come near."""
     prepared = prepared_for(label, kind)
     for batch, targets in cases(kind):
         theta, x, y = in_dtype(prepared, problem(kind, batch, targets))
-        assert prepared.predicted_error(theta, x, *prepared.value_and_gradient(theta, x, y)) < 1e-3
+        assert prepared.predicted_error(theta, x, *prepared.value_and_gradient(theta, x, y)) < 1e-2
 
 
 @each_backend

@@ -124,14 +124,35 @@ def test_the_predicted_error_holds_on_random_smooth_networks(scheme, first):
 
 
 @every_stencil
+@pytest.mark.parametrize("size", [4.0, 16.0, 64.0])
+def test_the_predicted_error_holds_with_large_inputs(scheme, size):
+    """The k-th derivative with respect to a weight carries the k-th power of its input."""
+    net = dl.MLP(1, [dl.Dense(1, "tanh"), dl.Dense(1)], loss="squared_error")
+    arguments = np.array([0.5 / size, 0.0, 1.0, 0.0]), np.array([[size]]), np.array([[-1.0]])
+    prepared = dl.FiniteDifference(scheme).prepare(net)
+    value, gradient = prepared.value_and_gradient(*arguments)
+    found = dl.discrepancy(gradient, dl.reference_gradient(net, *arguments)).error_relative
+    assert found <= prepared.predicted_error(*arguments[:2], value, gradient)
+
+
+@every_stencil
 @pytest.mark.parametrize("exponent", [-8, -12, -20, -30, -36])
-def test_the_predicted_error_holds_at_any_step_and_is_no_blank_cheque(scheme, exponent):
+def test_the_predicted_error_holds_at_any_step(scheme, exponent):
     backend = dl.FiniteDifference(scheme, 2.0**exponent)
     net, *arguments = problem(CURVED[0])
     prepared = backend.prepare(net)
     value, gradient = prepared.value_and_gradient(*arguments)
-    predicted = prepared.predicted_error(*arguments[:2], value, gradient)
-    assert predicted / 2**14 <= error(backend, CURVED[0]) <= predicted
+    assert error(backend, CURVED[0]) <= prepared.predicted_error(*arguments[:2], value, gradient)
+
+
+@pytest.mark.parametrize(("scheme", "fault"), [("forward", 1e-2), ("central", 1e-3), ("complex", 1e-12)])
+def test_the_predicted_error_is_no_blank_cheque(scheme, fault):
+    """A gradient off by this part must never pass for a rounding error of the scheme."""
+    for seed in range(100):
+        net, *arguments = problem(seed)
+        prepared = dl.FiniteDifference(scheme).prepare(net)
+        value, gradient = prepared.value_and_gradient(*arguments)
+        assert prepared.predicted_error(*arguments[:2], value, gradient) < fault, seed
 
 
 def test_a_gradient_of_zeros_predicts_nothing():
@@ -140,7 +161,6 @@ def test_a_gradient_of_zeros_predicts_nothing():
     assert prepared.predicted_error(*arguments[:2], 0.0, np.zeros(2)) == np.inf
 
 
-@pytest.mark.xfail(reason="product bug: predicted_error takes the step before it is scaled up with a large parameter")
 @every_stencil
 def test_the_predicted_error_holds_with_large_parameters(scheme):
     net = dl.MLP.dense([1, 3])
@@ -168,6 +188,13 @@ def test_a_step_is_added_exactly_and_scaled_with_large_entries(scheme, entry):
     )
 
 
+@every_stencil
+@pytest.mark.parametrize("entry", [0.3, 0.7, -1.1, 1234.5])
+def test_a_step_that_is_no_power_of_two_is_corrected_to_what_is_really_added(scheme, entry):
+    step = dl.FiniteDifference(scheme, 1e-6).prepare(problem(0)[0])._step_at(np.float64(entry))
+    assert (entry + step) - entry == step
+
+
 @pytest.mark.parametrize("exponent", [0, 10, 27, 40])
 def test_a_large_weight_on_a_small_input_is_differentiated_as_well_as_a_small_one(exponent):
     """The loss is a parabola in w x: there is no truncation error, and rounding is that of values of order 1."""
@@ -187,7 +214,6 @@ def test_polynomials_up_to_the_stencils_order_have_no_truncation_error(scheme):
     assert gradient[0] == 1.0 + (step / 2 if scheme == "forward" else 0.0)
 
 
-@pytest.mark.xfail(reason="product bug: a step that vanishes beside the entry gives 0 / 0, a RuntimeWarning and NaN")
 def test_a_step_that_vanishes_beside_a_parameter_is_refused():
     with pytest.raises(ValueError, match="step"):
         dl.FiniteDifference(step=1e-20).prepare(quadratic(3.0, 1.0)[0]).value_and_gradient(*quadratic(3.0, 1.0)[1:])

@@ -121,5 +121,8 @@ def _check_out(out: object, net: MLP, dtype: np.dtype, others: dict[str, np.ndar
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
-    """The array itself if compiled code can read it as it is, else one copy."""
-    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
+    """The array itself if compiled code can read it as it is, else one copy.
+
+    A read-only array is another type to Numba, which would compile everything anew for it.
+    """
+    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])

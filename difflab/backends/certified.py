@@ -18,7 +18,8 @@ from difflab.network import MLP
 from difflab.number_systems import (
     BALLS,
     SERIES,
-    SERIES_FROM_THE_RIGHT,
+    SERIES_AHEAD,
+    SERIES_BOTH_SIDES,
     Array,
     Series,
     ball_precision,
@@ -31,6 +32,9 @@ from difflab.program import INPUTS, Instruction, divisor, primal, values
 
 FIRST_BITS = 128
 MAX_BITS = 2**14
+
+MAX_ONE_SIDED = 200
+"""Entries at a kink beyond which their one-sided derivatives are bounded together, not computed one by one."""
 
 ROUNDED, ENCLOSED, KINK = "rounded", "enclosed", "kink"
 """Entry statuses: the nearest float64 is proven; only an interval is; the two one-sided derivatives differ."""
@@ -46,7 +50,8 @@ class Enclosure:
     value : the float64 nearest to the loss.
     gradient : (n_params,) float64, nearest to the true derivatives where ``status`` is ``"rounded"``.
     residual : (n_params,) float64, true derivative minus ``gradient``, to about 53 bits of its own.
-    lower, upper : (n_params,) float64, proven bounds of the true derivatives; at a kink, of both one-sided ones.
+    lower, upper : (n_params,) float64, proven bounds of the true derivatives; at a kink, of both one-sided ones,
+        while ``gradient`` follows the convention of left slopes.
     status : (n_params,) of ``"rounded"``, ``"enclosed"`` or ``"kink"``.
     bits : working precision that was needed.
     """
@@ -95,11 +100,17 @@ class PreparedCertified(Prepared):
         return self._enclose(checked(self.net, theta, x, y, self.dtypes))
 
     def _enclose(self, arguments: Arguments) -> Enclosure:
+        if any(np.isnan(a).any() for a in (arguments.theta, arguments.x, arguments.y)):
+            return _nothing_known(self.net)
+        return self._doubling(lambda bits: _enclosure(self.net, arguments, bits))
+
+    def _doubling(self, evaluate: Callable[[int], tuple[Any, bool]]) -> Any:
+        """The first result that is final, or that of the highest precision."""
         bits = FIRST_BITS
         while True:
             with ball_precision(bits):
-                made = _enclosure(self.net, arguments, bits)
-            if bits >= self.backend.max_bits or not (made.status == ENCLOSED).any():
+                made, is_final = evaluate(bits)
+            if is_final or bits >= self.backend.max_bits:
                 return made
             bits = min(2 * bits, self.backend.max_bits)
 
@@ -109,30 +120,58 @@ class PreparedCertified(Prepared):
         return made.value
 
     def _value(self, arguments: Arguments) -> float:
-        """The loss alone, to 128 bits and rounded: within one ulp where the ball is not tight enough."""
-        with ball_precision(FIRST_BITS):
+        def evaluate(bits: int) -> tuple[float, bool]:
             balls = (BALLS.array(a) for a in (arguments.theta, arguments.x, arguments.y))
-            return float(primal(self.net.program, BALLS, *balls))
+            value = primal(self.net.program, BALLS, *balls)
+            return float(value.mid()), _rounds_uniquely(value)
+
+        return self._doubling(evaluate)
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
         """Half an ulp in each entry."""
         return float(np.finfo(gradient.dtype).eps) / 2
 
 
-def _enclosure(net: MLP, arguments: Arguments, bits: int) -> Enclosure:
+def _enclosure(net: MLP, arguments: Arguments, bits: int) -> tuple[Enclosure, bool]:
+    """The enclosure at the working precision, and whether value and entries are as good as they can get."""
     theta, x, y = (BALLS.array(a) for a in (arguments.theta, arguments.x, arguments.y))
     made = values(net.program, BALLS, theta, x, y)
-    gradient = reverse_sweep(net, theta, made, SERIES)
     value = made[-1].sum() / divisor(net.program, len(x))
+    gradient = reverse_sweep(net, theta, made, SERIES)
     nearest, lower, upper, unique = _bounds(gradient)
     status = np.where(unique, ROUNDED, ENCLOSED)
     if _meets_kink(net, made):
-        right = _bounds(reverse_sweep(net, theta, made, SERIES_FROM_THE_RIGHT))
-        differs = (right[1] != lower) | (right[2] != upper)
-        lower, upper = np.minimum(lower, right[1]), np.maximum(upper, right[2])
-        status = np.where(differs & unique & right[3], KINK, np.where(right[3], status, ENCLOSED))
+        _, lower, upper, certain = _bounds(reverse_sweep(net, theta, made, SERIES_BOTH_SIDES))
+        torn = np.flatnonzero(unique & ~certain)
+        status[torn] = KINK
+        for i in torn if len(torn) <= MAX_ONE_SIDED else ():
+            lower[i], upper[i], known = _one_sided(net, theta, x, y, int(i))
+            status[i] = KINK if known else ENCLOSED
     residual = np.array([float(g - n) for g, n in zip(gradient, nearest.tolist(), strict=True)])
-    return Enclosure(net, float(value), nearest, residual, lower, upper, status, bits)
+    is_final = bool((status != ENCLOSED).all()) and _rounds_uniquely(value)
+    return Enclosure(net, float(value.mid()), nearest, residual, lower, upper, status, bits), is_final
+
+
+def _nothing_known(net: MLP) -> Enclosure:
+    """What can be said of a gradient at NaN."""
+    unknown, everything = np.full(net.n_params, np.nan), np.full(net.n_params, np.inf)
+    status = np.full(net.n_params, ENCLOSED)
+    return Enclosure(net, np.nan, unknown, unknown, -everything, everything, status, 0)
+
+
+def _one_sided(net: MLP, theta: Array, x: Array, y: Array, i: int) -> tuple[float, float, bool]:
+    """Bounds of the left and the right derivative along entry ``i``, by the primal in series to either side.
+
+    The third result says whether both derivatives round uniquely.
+    """
+    slopes = []
+    for sign in (-1, 1):
+        tangent = np.zeros(len(theta), object)
+        tangent[i] = sign
+        ahead = primal(net.program, SERIES_AHEAD, SERIES_AHEAD.line(theta, tangent), x, y)
+        slopes.append(sign * ahead[1])
+    _, lower, upper, unique = _bounds(np.array(slopes, object))
+    return float(lower.min()), float(upper.max()), bool(unique.all())
 
 
 def _meets_kink(net: MLP, made: list[Array]) -> bool:
@@ -222,8 +261,12 @@ def _bounds(balls: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     above = [ball.upper() for ball in balls]
     lower = np.array([_outward(end, -np.inf) for end in below])
     upper = np.array([_outward(end, np.inf) for end in above])
-    unique = [float(lo) == float(hi) for lo, hi in zip(below, above, strict=True)]
-    return nearest, lower, upper, np.array(unique)
+    unique = np.array([float(lo) == float(hi) for lo, hi in zip(below, above, strict=True)])
+    return nearest, lower, upper, unique
+
+
+def _rounds_uniquely(ball: Any) -> bool:
+    return float(ball.lower()) == float(ball.upper())
 
 
 def _outward(end: Any, direction: float) -> float:

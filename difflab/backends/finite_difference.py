@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +12,14 @@ from difflab.backends.contract import Backend, Prepared, accumulated_rounding
 from difflab.counting import primal_operations
 from difflab.network import MLP, known
 from difflab.number_systems import COMPLEX128, FLOAT64
-from difflab.program import primal
+from difflab.program import divisor, primal, values
 from difflab.stencils import CENTRAL, FORWARD, Stencil
 
 
 EPS = float(np.finfo(np.float64).eps)
 STENCILS = {"forward": FORWARD, "central": CENTRAL}
 COMPLEX_STEP = 2.0**-200
-"""Small enough for a truncation error below eps**2; the imaginary part never cancels [Squire, Trapp 1998]."""
+"""So small that its truncation error vanishes, which no difference has to pay for [Squire, Trapp 1998]."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +52,11 @@ class _PreparedOnPrimal(Prepared):
     backend: FiniteDifference
 
     def _value(self, arguments: Arguments) -> float:
-        return float(primal(self.net.program, FLOAT64, arguments.theta, arguments.x, arguments.y))
+        return self._value_at(arguments, arguments.theta)
+
+    def _value_at(self, arguments: Arguments, theta: np.ndarray) -> float:
+        with np.errstate(all="ignore"):
+            return float(primal(self.net.program, FLOAT64, theta, arguments.x, arguments.y))
 
     def _count(self, primal_calls: int) -> None:
         self.facts.update(primal_calls=primal_calls, gradient_ops=primal_calls * primal_operations(self.net.program))
@@ -76,32 +81,52 @@ class PreparedDifference(_PreparedOnPrimal):
 
     def _derivative(self, arguments: Arguments, theta: np.ndarray, i: int, value: float) -> float:
         centre, step = theta[i], self._step_at(theta[i])
+        if step == 0:
+            name = self.net.name_of(i)
+            raise ValueError(f"step {self.step!r} must not vanish beside {name}, got {centre!r}; use a larger step")
         total = 0.0
         for offset, weight in zip(self.stencil.offsets, self.stencil.weights, strict=True):
             theta[i] = centre + offset * step
-            total += float(weight) * (
-                value if offset == 0 else float(primal(self.net.program, FLOAT64, theta, arguments.x, arguments.y))
-            )
+            total += float(weight) * (value if offset == 0 else self._value_at(arguments, theta))
         theta[i] = centre
         return total / step
 
     def _step_at(self, entry: float) -> float:
         """Scaled by the power of two above a large entry, and corrected so that entry + step is exact."""
+        if not np.isfinite(entry):
+            return self.step
         step = self.step * 2.0 ** np.ceil(np.log2(max(1.0, abs(entry))))
         return (entry + step) - entry
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
-        """Ten times the two errors of the stencil in every entry.
-
-        A derivative of order k with respect to a weight carries the k-th power of its input, which sets the scale
-        of the truncation error.
-        """
-        k = self.stencil.order + 1
-        scale = 1.0 + float(np.mean(np.abs(x).max(axis=1) ** k))
-        value_error = EPS * max(abs(value), 1.0)
-        error = self.stencil.truncation_error(self.step, scale) + self.stencil.rounding_error(self.step, value_error)
+        """Ten times the two errors of the stencil, over all entries."""
+        rounding = self.stencil.rounding_error(self.step, EPS * max(abs(value), 1.0))
+        longest = max(map(self._step_at, theta))
+        errors = [
+            (n_entries, self.stencil.truncation_error(longest, scale * max(abs(value), 1.0)) + rounding)
+            for n_entries, scale in derivative_scales(self.net, theta, x, self.stencil.order + 1)
+        ]
         norm = float(np.linalg.norm(gradient))
-        return 10 * np.sqrt(theta.size) * error / norm if norm else np.inf
+        return 10 * math.sqrt(sum(n * error**2 for n, error in errors)) / norm if norm else np.inf
+
+
+def derivative_scales(net: MLP, theta: np.ndarray, x: np.ndarray, k: int) -> list[tuple[int, float]]:
+    """For each affine instruction its number of parameters and the scale of their derivatives of order ``k``.
+
+    Such a derivative carries the k-th power of what the parameter is multiplied by, which is known, and of what
+    later layers amplify it by, at most the product of the spectral norms of their weights.
+    """
+    with np.errstate(all="ignore"):
+        made = values(net.program, FLOAT64, theta, x, np.zeros((len(x), net.n_outputs)))
+    scales: list[tuple[int, float]] = []
+    gain = 1.0
+    for instruction in reversed(net.program.instructions):
+        if instruction.parameters:
+            reach = np.maximum(np.abs(made[instruction.inputs[0]]).max(axis=1), 1.0) ** k
+            n_entries = sum(parameter.size for parameter in instruction.parameters)
+            scales.append((n_entries, float(reach.sum()) / divisor(net.program, len(x)) * max(gain, gain**k)))
+            gain *= float(np.linalg.norm(instruction.parameters[0].of(theta), 2))
+    return scales
 
 
 class PreparedComplexStep(_PreparedOnPrimal):
@@ -117,7 +142,8 @@ class PreparedComplexStep(_PreparedOnPrimal):
         theta = theta.copy()
         for i in range(theta.size):
             theta[i] += 1j * self.step
-            arguments.out[i] = primal(self.net.program, COMPLEX128, theta, x, y).imag / self.step
+            with np.errstate(all="ignore"):
+                arguments.out[i] = primal(self.net.program, COMPLEX128, theta, x, y).imag / self.step
             theta[i] = arguments.theta[i]
         return self._value(arguments)
 

@@ -20,6 +20,8 @@ MAX_OPS = 2_000_000
 class Symbolic(Backend):
     """One SymPy derivative per parameter for one sample, common subexpressions, compiled for a whole batch.
 
+    The expressions are the textbook ones, which overflow: logits beyond 709 make the loss infinite and entries NaN.
+
     Parameters
     ----------
     max_ops : forecast operations of the gradient, written out as a tree, beyond which it refuses
@@ -46,10 +48,12 @@ class Symbolic(Backend):
 
 
 def forecast_tree_ops(net: MLP) -> int:
-    """Forecast of the operations of the derived gradient as a tree, within a factor of 3 on the nets tried.
+    """Forecast of the operations of the derived gradient as a tree.
 
     Differentiating copies the loss, whose size is known exactly, about once per parameter; each activation that is
-    nested below another adds about two thirds of a copy, because its derivative repeats its argument.
+    nested below another adds about two thirds of a copy, because its derivative repeats its argument. Within a
+    factor of 3 of what was derived where outputs share a logarithm; a loss that is a sum over outputs is copied only
+    in part for the last layer, and the forecast then errs to the large side, by at most the number of outputs.
     """
     nested = sum(instruction.operation == "activation" for instruction in net.program.instructions)
     return net.n_params * loss_tree_operations(net.program, net.n_params) * 2 * (nested + 1) // 3

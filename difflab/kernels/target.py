@@ -31,10 +31,19 @@ def entry_point(function: Callable) -> Any:
     compiled code depends on. ``DIFFLAB_NO_CACHE=1`` turns the cache off.
     """
     kernel = compiled(function)
-    if os.environ.get("DIFFLAB_NO_CACHE") != "1" and not numba.config.DISABLE_JIT:
+    if os.environ.get("DIFFLAB_NO_CACHE") != "1" and not numba.config.DISABLE_JIT and _is_usable(cache_directory()):
         with _numba_cache(cache_directory()):
             kernel.enable_caching()
     return kernel
+
+
+def _is_usable(directory: Path) -> bool:
+    """Whether code can be kept there; without it every process compiles for itself."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return False
+    return os.access(directory, os.W_OK | os.X_OK)
 
 
 def cache_directory() -> Path:
@@ -65,7 +74,6 @@ def _numba_cache(directory: Path) -> Iterator[None]:
     """Numba reads its cache directory when a kernel enables caching; other users of Numba keep theirs."""
     before = numba.config.CACHE_DIR
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         numba.config.CACHE_DIR = str(directory)
         yield
     finally:

@@ -72,11 +72,12 @@ def tanh_derivative(z: float) -> float:
 
 
 def relu_value(z: float) -> float:
-    return z if z > 0 else 0.0
+    """NaN stays NaN."""
+    return 0.0 if z <= 0 else z
 
 
 def relu_derivative(z: float) -> float:
-    return 1.0 if z > 0 else 0.0
+    return 0.0 if z <= 0 else 1.0
 
 
 def softplus_value(z: float) -> float:
@@ -111,7 +112,7 @@ _ROWS = (
         value=tanh_value,
         derivative=tanh_derivative,
         value_ulp=2.5,
-        derivative_ulp=4.5,
+        derivative_ulp=4.0,
         known_values=((0.0, 0.0, 1.0), (math.log(2.0), 0.6, 0.64)),
         source="lecture notes 002 (Winovich 2018), slide 15",
         domain=(-354.0, 354.0),
@@ -132,7 +133,7 @@ _ROWS = (
         expression=lambda m, z: m.log1pexp(z),
         value=softplus_value,
         derivative=sigmoid_value,
-        value_ulp=2.5,
+        value_ulp=2.0,
         derivative_ulp=2.5,
         known_values=((0.0, math.log(2.0), 0.5), (math.log(3.0), math.log(4.0), 0.75)),
         source="Dugas et al. 2001, ln(1 + exp(z)); lecture notes 002, slide 14, print ln(1 + exp(-z)), which is a slip",
