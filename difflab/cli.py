@@ -5,35 +5,25 @@ Commands import what they need when they run, so that ``--help`` loads no heavy 
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from difflab.terminal import print_json, print_table, progress
 
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.table import Table
 
     from difflab import MLP
     from difflab.study.declaration import Study
-    from difflab.study.runner import Listener, Row
-    from difflab.study.tables import Column
+    from difflab.study.runner import Row
 
 OK, USAGE, INVALID, INCOMPLETE, UNDECIDED, MISSING, INTERRUPTED = 0, 2, 3, 4, 5, 6, 130
 GOOD = ("ok", "kink")
-ONE_TABLE_WIDTH = 118
-"""Terminal columns that the table of all measures needs."""
-TABLE_WIDTH = 120
-"""Columns of a table that does not go to a terminal."""
-
 STUDIES = Path("studies")
 results_option = click.option(
     "--results", type=click.Path(file_okay=False, path_type=Path), default=Path("results"), show_default=True,
@@ -89,7 +79,7 @@ def list_(results: Path, as_json: bool) -> None:
         done = len(runner.finished_rows(study, _directory(str(path), results)))
         found.append({"study": path.stem, "question": study.question, "cells": len(cells(study)), "finished": done})
     if as_json:
-        _print_json({"schema": "difflab.studies/1", "studies": found})
+        print_json({"schema": "difflab.studies/1", "studies": found})
     for entry in [] if as_json else found:
         click.echo(f"{entry['study']:<20} {entry['finished']:>3} of {entry['cells']} cells here  {entry['question']}")
 
@@ -118,7 +108,7 @@ def table(study: str, results: Path, kind: str, as_json: bool) -> None:
     elif kind == "csv":
         click.echo(tables.csv(rows), nl=False)
     else:
-        _print_table(declared, rows)
+        print_table(declared, rows)
 
 
 @commands.command()
@@ -133,7 +123,7 @@ def plot(study: str, results: Path, as_json: bool) -> None:
     _recorded(declared, directory)
     paths = [str(path) for path in report.write_figures(declared, directory)]
     if as_json:
-        _print_json({"schema": "difflab.figures/1", "figures": paths})
+        print_json({"schema": "difflab.figures/1", "figures": paths})
     else:
         click.echo("\n".join(paths))
 
@@ -241,7 +231,7 @@ def _print_gradient(net: MLP, method: str, value: float, found: np.ndarray, trut
         "certified": {"value": truth.value, "gradient": truth.gradient.tolist(), "status": truth.status.tolist()},
         "error": msgspec.to_builtins(error),
     }
-    _print_json(document)
+    print_json(document)
 
 
 def _norm(gradient: np.ndarray) -> float:
@@ -281,7 +271,7 @@ def _run(name: str, results: Path, as_json: bool, again: bool) -> list[Row]:
     study, directory = _read(name), _directory(name, results)
     if again:
         runner.forget(study, directory)
-    with _progress(Path(name).stem) as listen:
+    with progress(Path(name).stem) as listen:
         rows = runner.run(study, directory, listen)
     paths = report.write_tables(study, directory)
     try:
@@ -291,7 +281,7 @@ def _run(name: str, results: Path, as_json: bool, again: bool) -> list[Row]:
     if as_json:
         _print_rows(name, study, rows)
     else:
-        _print_table(study, rows)
+        print_table(study, rows)
     click.echo(f"written to {directory}: {', '.join(path.name for path in paths)}", err=True)
     return rows
 
@@ -301,110 +291,8 @@ def _finish(runs: list[list[Row]]) -> None:
         sys.exit(INCOMPLETE)
 
 
-@contextmanager
-def _progress(study: str) -> Iterator[Listener]:
-    """A bar with the time left on a terminal, else a line per finished cell."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    shown = (
-        TextColumn(study), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), TextColumn("{task.description}"),
-    )  # fmt: skip
-    with Progress(*shown, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=None)
-
-        def listen(label: str, done: int, total: int, row: Row | None) -> None:
-            progress.update(task, completed=done, total=total, description=label if row is None else "")
-            if row is not None:
-                progress.console.print(_line(label, row), markup=False, highlight=False)
-
-        yield listen
-
-
-class _Lines:
-    """A line on standard error for every finished cell."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-
-    def __call__(self, label: str, done: int, total: int, row: Row | None) -> None:
-        if row is not None:
-            seconds = time.monotonic() - self.started
-            click.echo(f"[{done:>3}/{total}] {seconds:6.1f} s  {_line(label, row)}", err=True)
-
-
-def _line(label: str, row: Row) -> str:
-    from difflab.study.tables import number
-
-    parts = [row["status"]]
-    if row.get("reason"):
-        parts.append(row["reason"])
-    if row.get("error_relative") is not None:
-        parts.append(f"relative error {number(row['error_relative'])}")
-    if row.get("gradient_seconds") is not None:
-        parts.append(f"{number(row['gradient_seconds'])} s a gradient")
-    return f"{label}: {', '.join(parts)}"
-
-
 def _print_rows(name: str, study: Study, rows: list[Row]) -> None:
-    _print_json({"schema": "difflab.rows/1", "study": Path(name).stem, "question": study.question, "rows": rows})
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(_finite(document), allow_nan=False, indent=1, ensure_ascii=False))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinities and no NaN: they become texts."""
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _print_table(study: Study, rows: list[Row]) -> None:
-    """One table where it fits, else one per measure."""
-    from rich.console import Console
-
-    from difflab.study import tables
-
-    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH, markup=False, highlight=False)
-    measures = list(study.measures)
-    console.print(f"\n{study.question}\n", style="bold")
-    for together in [measures] if console.width >= ONE_TABLE_WIDTH else [[measure] for measure in measures]:
-        console.print(_table(tables.columns(together, narrow=True), rows))
-    for note in tables.notes(rows):
-        console.print(f"* {note}", soft_wrap=True)
-
-
-def _table(shown: list[Column], rows: list[Row]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in shown:
-        justify: Literal["left", "right"] = "left" if column.is_text else "right"
-        made.add_column(column.title.replace(" ", "\n"), justify=justify, no_wrap=True)
-    before = None
-    for row in rows:
-        if row["network"] != before:
-            made.add_section()
-            made.add_row(f"{row['network']}: {row['parameters']} parameters", style="bold")
-            before = row["network"]
-        made.add_row(*(column.text(row) for column in shown))
-    return made
+    print_json({"schema": "difflab.rows/1", "study": Path(name).stem, "question": study.question, "rows": rows})
 
 
 def main() -> None:

@@ -209,9 +209,16 @@ def test_precision_is_restored_when_the_block_raises():
     assert (ctx.prec, ctx.cap) == before
 
 
+def test_symbols_and_tree_sizes_do_not_shift():
+    assert Symbols().shift(np.array([[1, 2]], object)) == TREE_SIZES.shift(TREE_SIZES.array([[1, 2]])) == 0
+
+
 @pytest.mark.parametrize("system", [Balls(), Series()], ids=lambda m: type(m).__name__)
-def test_object_systems_do_not_shift(system):
-    assert system.shift(BALLS.array([[1e4, 2.0]])) == 0
+def test_balls_shift_by_exact_numbers_so_that_exp_does_not_overflow(system):
+    z = system.array(BALLS.array([[1e300, 2.0], [-1e300, -1e299]]))
+    shift = system.shift(z)
+    assert [float(s) for s in shift[:, 0]] == [1e300, -1e299]
+    assert all(s.is_exact() for s in shift.flat)
 
 
 TINY_NETS = [

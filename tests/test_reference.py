@@ -250,7 +250,7 @@ def test_an_array_too_many_is_refused(written):
 @pytest.mark.parametrize("name", ["theta", "gradient", "residual", "lower", "upper"])
 def test_arrays_that_do_not_fit_the_network_are_refused(name, written):
     rewrite(written, {f"{name}.npy": npy(np.zeros(3))})
-    assert f"{NET.n_params}" in complaint(written)
+    assert f"{NET.n_params}" in complaint(written).replace(str(written), "")
 
 
 @pytest.mark.parametrize(
