@@ -123,6 +123,8 @@ class MLP:
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "n_inputs", checked_units(self.n_inputs, "n_inputs"))
+        if not all(isinstance(layer, Dense) for layer in self.layers):
+            raise TypeError(f"layers must be Dense(units, activation), got {self.layers}; or use MLP.dense(...)")
         known(self.loss, LOSSES, "loss")
         known(self.reduction, ("mean", "sum"), "reduction")
         if not self.layers:
@@ -146,8 +148,8 @@ class MLP:
         widths : inputs, hidden layers, outputs; at least two
         hidden, output : activation of the hidden layers and of the last one
         """
-        if len(widths) < 2:
-            raise ValueError(f"widths must name inputs and outputs at least, got {list(widths)}")
+        if isinstance(widths, int) or len(widths) < 2:
+            raise ValueError(f"widths must list inputs and outputs at least, like [4, 3, 10], got {widths!r}")
         layers = [Dense(units, hidden) for units in widths[1:]]
         layers[-1] = replace(layers[-1], activation=output)
         return cls(widths[0], tuple(layers), loss, reduction)

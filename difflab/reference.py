@@ -70,7 +70,7 @@ def reference_gradient(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray
     assert isinstance(prepared, PreparedCertified)
     made = prepared.enclose(theta, x, y)
     fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(Enclosure)}
-    return Reference(**fields, theta=theta, x=x, y=y)
+    return Reference(**fields, theta=theta.copy(), x=x.copy(), y=y.copy())
 
 
 def write(reference: Reference, path: Path) -> None:

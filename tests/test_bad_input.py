@@ -126,14 +126,14 @@ KINDS: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
     "object": (lambda a: a.astype(object), "|O; convert with"),
     "text": (lambda a: a.astype(str), "<U32; convert with"),
     "other byte order": (lambda a: a.astype(a.dtype.newbyteorder()), "; convert with"),
-    "list": (lambda a: a.tolist(), "builtins.list; pass numpy.asarray("),
-    "nothing": (lambda a: None, "builtins.NoneType; pass numpy.asarray("),
+    "list": (lambda a: a.tolist(), "builtins.list; pass an array of float"),
+    "nothing": (lambda a: None, "builtins.NoneType; pass an array of float"),
     "scalar": (lambda a: a.flat[0], "numpy.float"),
     "masked": (lambda a: np.ma.array(a, mask=a > 0), "numpy.MaskedArray; fill the masked entries"),
-    "matrix": (lambda a: np.atleast_2d(a).view(np.matrix), "numpy.matrix; pass numpy.asarray("),
-    "memmap-like subclass": (lambda a: a.view(np.recarray), "numpy.recarray; pass numpy.asarray("),
-    "DataFrame": (lambda a: pd.DataFrame(a), "pandas.DataFrame; pass numpy.asarray("),
-    "Series": (lambda a: pd.Series(a.ravel()), "pandas.Series; pass numpy.asarray("),
+    "matrix": (lambda a: np.atleast_2d(a).view(np.matrix), "numpy.matrix; pass an array of float"),
+    "memmap-like subclass": (lambda a: a.view(np.recarray), "numpy.recarray; pass an array of float"),
+    "DataFrame": (lambda a: pd.DataFrame(a), "pandas.DataFrame; pass an array of float"),
+    "Series": (lambda a: pd.Series(a.ravel()), "pandas.Series; pass an array of float"),
 }
 
 
@@ -189,7 +189,7 @@ def test_a_label_that_is_no_class_is_refused(backend, case):
 @every_backend
 def test_classes_are_refused_where_the_loss_takes_none(backend):
     sentence = complaint(backend, good(backend)._replace(y=np.array([0, 1])), TypeError, REGRESSOR)
-    assert sentence.startswith("y must be float")
+    assert sentence.startswith("y must hold rows of")
 
 
 @every_backend
@@ -402,8 +402,8 @@ WIDTHS: dict[str, tuple[Any, type[Exception], str]] = {
     "bool": ([True, 2], TypeError, "n_inputs must be an integer, got True that is a bool"),
     "text": ([2, "3"], TypeError, "units of Dense must be an integer, got '3' that is a str"),
     "nothing": ([2, None], TypeError, "units of Dense must be an integer, got None that is a NoneType"),
-    "outputs only": ([2], ValueError, "widths must name inputs and outputs at least, got [2]"),
-    "no width at all": ([], ValueError, "widths must name inputs and outputs at least, got []"),
+    "outputs only": ([2], ValueError, "widths must list inputs and outputs at least, like [4, 3, 10], got [2]"),
+    "no width at all": ([], ValueError, "widths must list inputs and outputs at least, like [4, 3, 10], got []"),
 }
 
 

@@ -160,7 +160,7 @@ def test_a_network_without_layers_is_refused():
 
 @pytest.mark.parametrize("widths", [[], [3]])
 def test_a_dense_network_without_outputs_is_refused(widths):
-    sentence = f"widths must name inputs and outputs at least, got {widths}"
+    sentence = f"widths must list inputs and outputs at least, like [4, 3, 10], got {widths}"
     with pytest.raises(ValueError, match=f"^{exactly(sentence)}$"):
         dl.MLP.dense(widths)
 

@@ -67,7 +67,10 @@ def checked(
 def _check_array(name: str, array: object, dtypes: tuple[str, ...]) -> None:
     if type(array) is not np.ndarray:
         kind = type(array).__module__.partition(".")[0] + "." + type(array).__name__
-        remedy = "fill the masked entries" if isinstance(array, np.ma.MaskedArray) else f"pass numpy.asarray({name})"
+        if isinstance(array, np.ma.MaskedArray):
+            remedy = "fill the masked entries"
+        else:
+            remedy = f"pass an array of {dtypes[0]}, as by numpy.array({name}, {dtypes[0]!r})"
         raise TypeError(f"{name} must be a plain numpy.ndarray, got {kind}; {remedy}")
     if array.dtype.name not in dtypes or not array.dtype.isnative:
         wanted = " or ".join(dtypes)
@@ -78,6 +81,8 @@ def _targets(net: MLP, y: object, batch: int, dtype: np.dtype) -> np.ndarray:
     takes_classes = LOSSES[net.loss].accepts_classes
     if type(y) is np.ndarray and y.ndim == 1 and takes_classes:
         return _one_hot(y, batch, net.n_outputs, dtype)
+    if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "iu":
+        raise TypeError(f"y must hold rows of {net.n_outputs} numbers for {net.loss}, got class indices; pass values")
     _check_array("y", y, (dtype.name,))
     assert isinstance(y, np.ndarray)
     if y.shape != (batch, net.n_outputs):

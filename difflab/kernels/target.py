@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 
-SOURCES = ("number_systems.py", "primitives", "program.py", "kernels")
+SOURCES = ("number_systems", "primitives", "program.py", "kernels")
 """Everything below difflab/ that compiled code can come from."""
 
 

@@ -1,0 +1,50 @@
+"""Floating-point numbers, real and complex."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from difflab.number_systems.vocabulary import Array
+
+
+class Floats:
+    """NumPy's real or complex floating-point numbers of one dtype."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = np.dtype(dtype)
+
+    def array(self, values: Array) -> Array:
+        return np.asarray(values, self.dtype)
+
+    matmul = staticmethod(np.matmul)
+    exp = staticmethod(np.exp)
+    log = staticmethod(np.log)
+    tanh = staticmethod(np.tanh)
+
+    def sum(self, z: Array) -> Array:
+        return z.sum(axis=-1)
+
+    def expit(self, z: Array) -> Array:
+        tail = np.exp(_decaying(z))
+        return np.where(z.real >= 0, 1, tail) / (1 + tail)
+
+    def log1pexp(self, z: Array) -> Array:
+        return self.positive_part(z) + _log1p(np.exp(_decaying(z)))
+
+    def positive_part(self, z: Array) -> Array:
+        return np.where(z.real <= 0, 0, z)
+
+    def shift(self, z: Array) -> Array:
+        return z.real.max(axis=-1, keepdims=True)
+
+
+def _decaying(z: Array) -> Array:
+    """Plus or minus z, whichever has a real part that is not positive, so that exp cannot overflow."""
+    return np.where(z.real >= 0, -z, z)
+
+
+def _log1p(z: Array) -> Array:
+    """NumPy's own forms |1 + z| for complex z, which loses a small real part."""
+    if not np.iscomplexobj(z):
+        return np.log1p(z)
+    return np.log1p(2 * z.real + np.abs(z) ** 2) / 2 + 1j * np.arctan2(z.imag, 1 + z.real)

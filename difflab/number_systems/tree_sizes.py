@@ -1,0 +1,61 @@
+"""Sizes of expression trees as numbers."""
+
+from __future__ import annotations
+
+import operator
+from functools import reduce
+
+import numpy as np
+
+from difflab.number_systems.vocabulary import Array, Exact, elementwise
+
+
+class TreeSize:
+    """The operation count of an expression written out as a tree, without writing it out.
+
+    A sum or product of n terms counts n - 1, a power or a function 1, a sign nothing: the convention of
+    :func:`difflab.expressions.tree_operations`. Integers are exact at any size.
+    """
+
+    __slots__ = ("operations",)
+
+    def __init__(self, operations: int = 0) -> None:
+        self.operations = operations
+
+    def _join(self, other: object) -> TreeSize:
+        return TreeSize(self.operations + 1 + (other.operations if isinstance(other, TreeSize) else 0))
+
+    __add__ = __radd__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __rtruediv__ = _join
+
+    def __sub__(self, other: object) -> TreeSize:
+        return self if isinstance(other, int) and other == 0 else self._join(other)
+
+    def __truediv__(self, other: object) -> TreeSize:
+        """A product with a power, or with a rational number."""
+        return TreeSize(self._join(other).operations + (not isinstance(other, int)))
+
+    def __neg__(self) -> TreeSize:
+        return self
+
+
+class TreeSizes(Exact):
+    """Sizes of expression trees as numbers."""
+
+    def array(self, values: Array) -> Array:
+        return np.full(np.shape(values), TreeSize())
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """The sizes of the sums of products, without forming a product."""
+        inner = a.shape[1]
+        sizes = _operations(a).sum(axis=1)[:, None] + _operations(b).sum(axis=0) + inner + (inner - 1)
+        return np.frompyfunc(TreeSize, 1, 1)(sizes)
+
+    def sum(self, z: Array) -> Array:
+        return reduce(operator.add, np.moveaxis(z, -1, 0))
+
+    exp = elementwise(lambda z: TreeSize(z.operations + 1))
+    log = tanh = positive_part = exp
+    expit = log1pexp = elementwise(lambda z: TreeSize(z.operations + 3))
+
+
+_operations = elementwise(operator.attrgetter("operations"))
