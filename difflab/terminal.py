@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from difflab.study.runner import Listener, Row
     from difflab.study.tables import Column
 
-ONE_TABLE_WIDTH = 118
-"""Terminal columns that the table of all measures needs."""
-TABLE_WIDTH = 120
-"""Columns of a table that does not go to a terminal."""
+UNBOUNDED = 1000
+"""Columns of an output that is no terminal: tables take the width they need."""
 
 
 @contextmanager
@@ -101,11 +99,14 @@ def print_table(study: Study, rows: list[Row]) -> None:
 
     from difflab.study import tables
 
-    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH, markup=False, highlight=False)
-    measures = list(study.measures)
+    console = Console(width=None if sys.stdout.isatty() else UNBOUNDED, markup=False, highlight=False)
     console.print(f"\n{study.question}\n", style="bold")
-    for together in [measures] if console.width >= ONE_TABLE_WIDTH else [[measure] for measure in measures]:
-        console.print(_table(tables.columns(together, narrow=True), rows))
+    whole = _table(tables.columns(study.measures, narrow=True), rows)
+    if console.measure(whole, options=console.options.update(max_width=UNBOUNDED)).maximum <= console.width:
+        console.print(whole)
+    else:
+        for measure in study.measures:
+            console.print(_table(tables.columns([measure], narrow=True), rows), "")
     for note in tables.notes(rows):
         console.print(f"* {note}", soft_wrap=True)
 
@@ -122,7 +123,7 @@ def _table(shown: list[Column], rows: list[Row]) -> Table:
     for row in rows:
         if row["network"] != before:
             made.add_section()
-            made.add_row(f"{row['network']}: {row['parameters']} parameters", style="bold")
+            made.add_row(f"{row['network']}: {row['parameters']} params", style="bold")
             before = row["network"]
         made.add_row(*(column.text(row) for column in shown))
     return made
