@@ -46,9 +46,8 @@ def checked(
     ValueError
         For a wrong shape, a number that is not finite, a class out of range, or an unusable ``out``.
     """
-    _check_array("theta", theta, dtypes)
-    dtype = theta.dtype
-    _check_array("x", x, (dtype.name,))
+    dtype = _check_array("theta", theta, dtypes)
+    _check_array("x", x, (dtype,))
     if theta.shape != (net.n_params,):
         raise ValueError(f"theta must have shape ({net.n_params},) for {net}, got {theta.shape}")
     if x.ndim != 2 or x.shape[1] != net.n_inputs or len(x) < 1:
@@ -64,7 +63,8 @@ def checked(
     return Arguments(_plain(theta), _plain(x), _plain(targets), out)
 
 
-def _check_array(name: str, array: object, dtypes: tuple[str, ...]) -> None:
+def _check_array(name: str, array: object, dtypes: tuple[str, ...]) -> str:
+    """The one of ``dtypes`` that the array has."""
     if type(array) is not np.ndarray:
         kind = type(array).__module__.partition(".")[0] + "." + type(array).__name__
         if isinstance(array, np.ma.MaskedArray):
@@ -72,18 +72,20 @@ def _check_array(name: str, array: object, dtypes: tuple[str, ...]) -> None:
         else:
             remedy = f"pass an array of {dtypes[0]}, as by numpy.array({name}, {dtypes[0]!r})"
         raise TypeError(f"{name} must be a plain numpy.ndarray, got {kind}; {remedy}")
-    if array.dtype.name not in dtypes or not array.dtype.isnative:
-        wanted = " or ".join(dtypes)
-        raise TypeError(f"{name} must be {wanted}, got {array.dtype.str}; convert with {name}.astype({dtypes[0]!r})")
+    for dtype in dtypes:
+        if array.dtype == dtype:
+            return dtype
+    wanted = " or ".join(dtypes)
+    raise TypeError(f"{name} must be {wanted}, got {array.dtype.str}; convert with {name}.astype({dtypes[0]!r})")
 
 
-def _targets(net: MLP, y: object, batch: int, dtype: np.dtype) -> np.ndarray:
+def _targets(net: MLP, y: object, batch: int, dtype: str) -> np.ndarray:
     takes_classes = LOSSES[net.loss].accepts_classes
     if type(y) is np.ndarray and y.ndim == 1 and takes_classes:
         return _one_hot(y, batch, net.n_outputs, dtype)
     if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "iu":
         raise TypeError(f"y must hold rows of {net.n_outputs} numbers for {net.loss}, got class indices; pass values")
-    _check_array("y", y, (dtype.name,))
+    _check_array("y", y, (dtype,))
     assert isinstance(y, np.ndarray)
     if y.shape != (batch, net.n_outputs):
         classes = f", or ({batch},) of class indices" if takes_classes else ""
@@ -91,7 +93,7 @@ def _targets(net: MLP, y: object, batch: int, dtype: np.dtype) -> np.ndarray:
     return y
 
 
-def _one_hot(classes: np.ndarray, batch: int, n_classes: int, dtype: np.dtype) -> np.ndarray:
+def _one_hot(classes: np.ndarray, batch: int, n_classes: int, dtype: str) -> np.ndarray:
     if classes.dtype.kind not in "iu":
         raise TypeError(f"class indices y must be integers, got {classes.dtype.name}; convert with y.astype(int)")
     if classes.shape != (batch,):
@@ -113,8 +115,8 @@ def _check_finite(name: str, array: np.ndarray) -> None:
         raise ValueError(f"{name} must be finite, got {array[index]} at {name}[{place}]; or pass allow_nonfinite=True")
 
 
-def _check_out(out: object, net: MLP, dtype: np.dtype, others: dict[str, np.ndarray]) -> None:
-    _check_array("out", out, (dtype.name,))
+def _check_out(out: object, net: MLP, dtype: str, others: dict[str, np.ndarray]) -> None:
+    _check_array("out", out, (dtype,))
     assert isinstance(out, np.ndarray)
     if out.shape != (net.n_params,):
         raise ValueError(f"out must have shape ({net.n_params},) for {net}, got {out.shape}")
