@@ -14,7 +14,8 @@ from difflab.backends import (
     Unsupported,
 )
 from difflab.discrepancy import Discrepancy, discrepancy
-from difflab.network import MLP, Dense, known
+from difflab.errors import known
+from difflab.network import MLP, Dense
 from difflab.reference import Reference, reference_gradient
 
 

@@ -265,7 +265,7 @@ def _recorded(study: Study, directory: Path) -> list[Row]:
 
 def _run(name: str, results: Path, as_json: bool, again: bool) -> list[Row]:
     """Run one study, write what it leaves behind, and print its table."""
-    from difflab.datasets import MissingExtra
+    from difflab.errors import MissingExtra
     from difflab.study import report, runner
 
     study, directory = _read(name), _directory(name, results)
@@ -313,7 +313,7 @@ def main() -> None:
 
 def _exit_code(error: BaseException) -> int:
     from difflab.backends import Refused, Unsupported
-    from difflab.datasets import MissingExtra
+    from difflab.errors import MissingExtra
     from difflab.reference import InvalidReference
     from difflab.study.declaration import InvalidStudy
     from difflab.study.store import InvalidStore

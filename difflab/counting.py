@@ -8,9 +8,10 @@ from __future__ import annotations
 import dis
 from collections.abc import Callable
 
+from difflab.number_systems import TREE_SIZES
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
-from difflab.program import INPUTS, Instruction, Program
+from difflab.program import INPUTS, Instruction, Program, primal
 
 
 def rule_operations(rule: Callable[[float], float]) -> int:
@@ -52,3 +53,9 @@ def primal_operations(program: Program) -> int:
 def sweep_operations(program: Program) -> int:
     """Operations of one forward and reverse sweep."""
     return sum(sum(_COUNTS[i.operation](program, i)) for i in program.instructions)
+
+
+def loss_tree_operations(program: Program, n_params: int) -> int:
+    """Operations of one sample's loss written out as a tree, exactly, without writing it out."""
+    theta, x, y = (TREE_SIZES.array([0] * n) for n in (n_params, program.n_inputs, program.n_outputs))
+    return primal(program, TREE_SIZES, theta, x[None], y[None]).operations

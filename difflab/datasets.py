@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
 
+from difflab.errors import MissingExtra, known
+
 
 DIGIT_SIZES = {"digits-8x8": 8, "digits-4x4": 4, "digits-2x2": 2}
 N_DIGITS = 10
-
-
-class MissingExtra(ImportError):
-    """An optional part of difflab is not installed."""
-
-    def __init__(self, extra: str, what: str) -> None:
-        super().__init__(f"{what} is not installed; install it with: pip install 'difflab[{extra}]'")
+N_SAMPLES = 1797
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,20 @@ def load(name: str) -> Dataset:
     MissingExtra
         If scikit-learn is not installed.
     """
-    if name not in DIGIT_SIZES:
-        raise ValueError(f"unknown dataset {name!r}; known: {', '.join(DIGIT_SIZES)}")
+    size = DIGIT_SIZES[known(name, DIGIT_SIZES, "dataset")]
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingExtra("data", "scikit-learn") from error
     images, classes = load_digits(return_X_y=True)
-    pixels = pooled(images.reshape(-1, 8, 8), DIGIT_SIZES[name])
+    pixels = pooled(images.reshape(-1, 8, 8), size)
     return Dataset(name, standardised(pixels), classes.astype(np.int64), N_DIGITS)
+
+
+def require() -> None:
+    """Raise ``MissingExtra`` unless the data sets can be loaded here."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise MissingExtra("data", "scikit-learn")
 
 
 def pooled(images: np.ndarray, size: int) -> np.ndarray:

@@ -74,11 +74,10 @@ def discrepancy(gradient: np.ndarray, reference: Enclosure) -> Discrepancy:
     if gradient.shape != reference.gradient.shape:
         raise ValueError(f"gradient must have shape {reference.gradient.shape}, got {gradient.shape}")
     error = _absolute_error(gradient, reference)
-    with np.errstate(over="ignore"):
-        error_ulp = error / _ulp(reference.gradient, gradient.dtype)
+    error_ulp = _error_ulp(error, reference.gradient, gradient.dtype)
     worst = np.argsort(-error_ulp, kind="stable")[:N_WORST]
     return Discrepancy(
-        error_relative=_ratio(float(np.linalg.norm(error)), float(np.linalg.norm(reference.gradient))),
+        error_relative=relative_in_norm(error, reference.gradient),
         error_ulp_median=float(np.median(error_ulp)),
         error_ulp_max=float(error_ulp.max()),
         worst=tuple(
@@ -93,21 +92,30 @@ def discrepancy(gradient: np.ndarray, reference: Enclosure) -> Discrepancy:
     )
 
 
+def relative_in_norm(error: np.ndarray, truth: np.ndarray) -> float:
+    """Norm of ``error`` over norm of ``truth``, neither of which may under- or overflow; 0 / 0 is 0."""
+    largest = max(np.abs(error).max(), np.abs(truth).max())
+    if largest == 0.0:
+        return 0.0
+    if not np.isfinite(largest):
+        return np.inf
+    scale = np.ldexp(1.0, int(np.frexp(largest)[1]) - 1)
+    with np.errstate(under="ignore", divide="ignore", over="ignore"):
+        return float(np.linalg.norm(error / scale) / np.linalg.norm(truth / scale))
+
+
 def _absolute_error(gradient: np.ndarray, reference: Enclosure) -> np.ndarray:
-    """Distance from the truth; at a kink, from the interval between the one-sided derivatives."""
+    """Distance from the truth; at a kink, from the one-sided derivatives and what lies between, or the convention."""
     got = gradient.astype(np.float64)
     with np.errstate(invalid="ignore"):
         error = np.abs((got - reference.gradient) - reference.residual)
         outside = np.maximum(np.maximum(reference.lower - got, got - reference.upper), 0.0)
-    error = np.where(reference.status == KINK, outside, error)
+    error = np.where(reference.status == KINK, np.minimum(outside, error), error)
     return np.where(np.isnan(error), np.inf, error)
 
 
-def _ulp(truth: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return np.spacing(np.abs(truth).astype(dtype)).astype(np.float64)
-
-
-def _ratio(error: float, norm: float) -> float:
-    if error == 0.0:
-        return 0.0
-    return error / norm if norm else np.inf
+def _error_ulp(error: np.ndarray, truth: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """In units in the last place of ``dtype`` at the truth; infinite where the truth is beyond ``dtype``."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        error_ulp = error / np.spacing(np.abs(truth).astype(dtype)).astype(np.float64)
+    return np.where(np.isnan(error_ulp), np.inf, error_ulp)

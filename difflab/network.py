@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from difflab.errors import known
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
 from difflab.program import INPUTS, TARGETS, Instruction, Parameter, Program
@@ -16,16 +16,6 @@ from difflab.program import INPUTS, TARGETS, Instruction, Parameter, Program
 
 MAX_UNITS = 1_000_000
 MAX_PARAMS = 2**31 - 1
-
-
-def known(word: str, table: Iterable[str], kind: str) -> str:
-    """``word`` if the table has it, else a ``ValueError`` that names the nearest one."""
-    names = sorted(table)
-    if word in names:
-        return word
-    near = difflib.get_close_matches(str(word), names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {word!r}; known: {', '.join(names)}{hint}")
 
 
 def checked_units(units: int, what: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from difflab.number_systems import TREE_SIZES, Array, NumberSystem
+from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.operations import OPERATIONS
 
 
@@ -85,9 +85,3 @@ def primal(program: Program, m: NumberSystem, theta: Array, x: Array, y: Array) 
     total = m.sum(losses)
     parts = divisor(program, len(x))
     return total if parts == 1 else total / parts
-
-
-def loss_tree_operations(program: Program, n_params: int) -> int:
-    """Operations of one sample's loss written out as a tree, exactly, without writing it out."""
-    theta, x, y = (TREE_SIZES.array([0] * n) for n in (n_params, program.n_inputs, program.n_outputs))
-    return primal(program, TREE_SIZES, theta, x[None], y[None]).operations

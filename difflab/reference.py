@@ -7,6 +7,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,10 +25,11 @@ MAX_FILE_BYTES = 2**32
 CONVENTIONS = (
     "rows of x are samples; weight is (out, in); theta is layer by layer, weight then bias, C order; "
     "cross-entropies take logits; at a kink gradient holds the left slope; "
-    "truth = gradient + residual within [lower, upper]"
+    "the true derivative lies within [lower, upper], near gradient + residual where status is rounded"
 )
 FLOATS = ("float64", "float32")
-ARRAYS = ("theta", "x", "y", "value", "gradient", "residual", "lower", "upper", "status")
+SCALARS = ("value", "value_lower", "value_upper")
+ARRAYS = ("theta", "x", "y", *SCALARS, "gradient", "residual", "lower", "upper", "status")
 
 
 class InvalidReference(ValueError):
@@ -96,8 +98,8 @@ def read(path: Path) -> Reference:
         _check_content(header, content)
     except (KeyError, ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidReference(f"{path} must be a reference file, got: {error}") from error
-    value = float(content.pop("value"))
-    return Reference(net=header.network, value=value, bits=header.bits, **content)
+    fields: dict[str, Any] = {name: float(content.pop(name)) for name in SCALARS} | content
+    return Reference(net=header.network, bits=header.bits, **fields)
 
 
 def _check_content(header: _Header, content: dict[str, np.ndarray]) -> None:
@@ -112,7 +114,7 @@ def _check_content(header: _Header, content: dict[str, np.ndarray]) -> None:
     status = content["status"]
     if status.shape != (net.n_params,) or not set(status.tolist()) <= {ROUNDED, ENCLOSED, KINK}:
         raise ValueError(f"status {status.shape}; must hold {net.n_params} statuses")
-    if content["value"].shape != () or content["value"].dtype != np.float64:
+    if any(content[name].shape != () or content[name].dtype != np.float64 for name in SCALARS):
         raise ValueError("a value that is no float64")
 
 

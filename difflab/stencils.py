@@ -6,6 +6,13 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+Steps = float | np.ndarray
+"""One step or many."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Stencil:
         """The power of h in the truncation error."""
         return next(k for k in range(2, 3 * len(self.offsets)) if self._moment(k)) - 1
 
-    def truncation_error(self, step: float, derivative_bound: float = 1.0) -> float:
+    def truncation_error(self, step: Steps, derivative_bound: Steps = 1.0) -> Any:
         """Leading term of |approximation - f'(x)| in exact arithmetic.
 
         ``derivative_bound`` bounds the derivative of order ``order + 1``.
@@ -52,7 +59,7 @@ class Stencil:
         k = self.order + 1
         return float(abs(self._moment(k))) / math.factorial(k) * derivative_bound * step**self.order
 
-    def rounding_error(self, step: float, value_error: float) -> float:
+    def rounding_error(self, step: Steps, value_error: float) -> Any:
         """Bound on the error made by values of f that are each off by at most ``value_error``."""
         return float(sum(abs(w) for w in self.weights)) * value_error / step
 

@@ -12,6 +12,7 @@ import mpmath
 import numpy as np
 
 import difflab as dl
+from difflab.discrepancy import relative_in_norm
 
 
 ACTIVATION_NAMES = ("identity", "sigmoid", "tanh", "relu", "softplus")
@@ -175,3 +176,19 @@ def _gradient_of_sample(net: dl.MLP, layers: list, sample: Row, target: Row) -> 
         found = [bar * a_i for bar in z_bar for a_i in a] + z_bar + found
         a_bar = [sum(bar * row[i] for bar, row in zip(z_bar, weight, strict=True)) for i in range(len(a))]
     return found
+
+
+def accumulated_rounding(net, batch: int, eps: float) -> float:
+    """Relative error of the longest chain of roundings in one gradient entry, with a margin.
+
+    A sum of n terms is off by at most about n unit roundoffs relative to the sum of magnitudes [Higham 2002,
+    eq. 3.5]; every layer is passed twice. The margin of 16 stands for the cancellation between magnitudes and
+    result, which only a running bound can know.
+    """
+    terms = 2 * sum(width + 4 for width in net.widths) + batch
+    return 16 * terms * eps / 2
+
+
+def predicted(prepared, truth, theta, x, y) -> float:
+    """The error that a back-end predicts for itself, relative in norm, as the judge of studies uses it."""
+    return relative_in_norm(prepared.predicted_error(theta, x, y), truth.gradient)

@@ -351,7 +351,7 @@ def test_kinks_of_random_integer_networks_are_bounded_by_their_one_sided_differe
 
 
 def test_too_many_kinks_to_go_through_one_by_one_are_bounded_together(monkeypatch):
-    monkeypatch.setattr(certified, "MAX_ONE_SIDED", 0)
+    monkeypatch.setattr(certified, "MAX_ONE_SIDED_WORK", 0)
     for seed in range(50):
         made = enclose(*integer_problem(seed))
         left, right = (one_sided_derivatives(*integer_problem(seed), sign) for sign in (-1, 1))

@@ -26,7 +26,7 @@ def enclosure(truth: np.ndarray = TRUTH, residual: np.ndarray | None = None, **c
         "upper": truth,
         "status": np.full(3, ROUNDED),
     }
-    return Enclosure(net=NET, value=0.0, bits=128, **{**fields, **changed})
+    return Enclosure(net=NET, value=0.0, value_lower=0.0, value_upper=0.0, bits=128, **{**fields, **changed})
 
 
 def certified(seed: int) -> dl.Reference:

@@ -11,6 +11,7 @@ from flint import arb, ctx
 
 import difflab as dl
 from difflab import expressions
+from difflab.counting import loss_tree_operations
 from difflab.number_systems import (
     BALLS,
     COMPLEX128,
@@ -26,7 +27,6 @@ from difflab.number_systems import (
     ball_precision,
     coefficient,
 )
-from difflab.program import loss_tree_operations
 
 
 DIGITS = 120

@@ -8,7 +8,6 @@ import sympy
 from flint import arb
 
 import difflab as dl
-from difflab.backends.contract import accumulated_rounding
 from difflab.number_systems import BALLS, COMPLEX128, FLOAT32, FLOAT64, Symbols, ball_precision
 from difflab.program import INPUTS, TARGETS, Instruction, Parameter, divisor, primal, values
 
@@ -77,7 +76,7 @@ def test_primal_over_floats_is_the_naive_loss(name):
         net, theta, x, y = problem(seed)
         got = primal(net.program, system, *map(system.array, (theta, x, y)))
         eps = float(np.finfo(system.dtype).eps)
-        bound = accumulated_rounding(net, len(x), eps) * magnitude(net, theta, x, y)
+        bound = naive.accumulated_rounding(net, len(x), eps) * magnitude(net, theta, x, y)
         assert abs(got - naive.loss(net, theta, x, y)) <= bound, seed
 
 

@@ -16,9 +16,10 @@ import sympy
 import difflab as dl
 from difflab import expressions
 from difflab.backends.symbolic import forecast_tree_ops
+from difflab.counting import loss_tree_operations
 from difflab.expressions import RECURSION_LIMIT, Derivation, share, shared_operations, tree_operations
 from difflab.number_systems import Symbols
-from difflab.program import loss_tree_operations, primal
+from difflab.program import primal
 from difflab.program import values as program_values
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import psutil
 
 from difflab.backends.arguments import Arguments
-from difflab.backends.contract import Backend, Prepared, accumulated_rounding
+from difflab.backends.contract import Backend, Prepared
+from difflab.backends.rounding import rounding_errors
 from difflab.counting import sweep_operations
-from difflab.network import MLP, known
+from difflab.errors import known
+from difflab.network import MLP
 from difflab.program import divisor
 
 
@@ -25,8 +27,8 @@ class Backprop(Backend):
 
     Parameters
     ----------
-    dtype : ``"float64"`` or ``"float32"``: the arithmetic of products and sums. Scalar rules are evaluated in
-        float64 and rounded once.
+    dtype : ``"float64"`` or ``"float32"``: the arithmetic of products, sums and losses. Activations and their
+        derivatives are evaluated in float64 and rounded once.
     """
 
     dtype: str = "float64"
@@ -94,8 +96,8 @@ class PreparedBackprop(Prepared):
             arguments.out,
         )
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
-        return accumulated_rounding(self.net, len(x), float(np.finfo(self.dtypes[0]).eps))
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return rounding_errors(self.net, theta, x, y, float(np.finfo(self.dtypes[0]).eps)).gradient
 
 
 def _check_memory(net: MLP, batch: int, needed: int) -> None:

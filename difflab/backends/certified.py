@@ -33,11 +33,11 @@ from difflab.program import INPUTS, Instruction, divisor, primal, values
 FIRST_BITS = 128
 MAX_BITS = 2**14
 
-MAX_ONE_SIDED = 200
-"""Entries at a kink beyond which their one-sided derivatives are bounded together, not computed one by one."""
+MAX_ONE_SIDED_WORK = 2_000_000
+"""Entries times samples at kinks times parameters, a few seconds' worth; beyond it the hull of all slopes must do."""
 
 ROUNDED, ENCLOSED, KINK = "rounded", "enclosed", "kink"
-"""Entry statuses: the nearest float64 is proven; only an interval is; the two one-sided derivatives differ."""
+"""Entry statuses: the nearest float64 is proven; only an interval is; a kink has a say in the derivative."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,20 @@ class Enclosure:
     Attributes
     ----------
     net : the network.
-    value : the float64 nearest to the loss.
+    value, value_lower, value_upper : the float64 nearest to the loss, and proven bounds of it.
     gradient : (n_params,) float64, nearest to the true derivatives where ``status`` is ``"rounded"``.
-    residual : (n_params,) float64, true derivative minus ``gradient``, to about 53 bits of its own.
-    lower, upper : (n_params,) float64, proven bounds of the true derivatives; at a kink, of both one-sided ones,
-        while ``gradient`` follows the convention of left slopes.
+    residual : (n_params,) float64, middle of the enclosure minus ``gradient``.
+    lower, upper : (n_params,) float64, proven bounds of the true derivatives; at a kink, of both one-sided ones.
+        There ``gradient`` takes the left slope at every kink, which need not be the left derivative nor lie between
+        the bounds where several kinks meet.
     status : (n_params,) of ``"rounded"``, ``"enclosed"`` or ``"kink"``.
     bits : working precision that was needed.
     """
 
     net: MLP
     value: float
+    value_lower: float
+    value_upper: float
     gradient: np.ndarray
     residual: np.ndarray
     lower: np.ndarray
@@ -100,9 +103,11 @@ class PreparedCertified(Prepared):
         return self._enclose(checked(self.net, theta, x, y, self.dtypes))
 
     def _enclose(self, arguments: Arguments) -> Enclosure:
-        if any(np.isnan(a).any() for a in (arguments.theta, arguments.x, arguments.y)):
+        if not all(np.isfinite(a).all() for a in (arguments.theta, arguments.x, arguments.y)):
             return _nothing_known(self.net)
-        return self._doubling(lambda bits: _enclosure(self.net, arguments, bits))
+        made = self._doubling(lambda bits: _enclosure(self.net, arguments, bits))
+        with ball_precision(made.bits):
+            return _with_one_sided(made, arguments)
 
     def _doubling(self, evaluate: Callable[[int], tuple[Any, bool]]) -> Any:
         """The first result that is final, or that of the highest precision."""
@@ -127,9 +132,10 @@ class PreparedCertified(Prepared):
 
         return self._doubling(evaluate)
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
-        """Half an ulp in each entry."""
-        return float(np.finfo(gradient.dtype).eps) / 2
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """One rounding of each entry, or two where a float32 was asked for."""
+        _, gradient = self.value_and_gradient(theta, x, y)
+        return np.spacing(np.abs(gradient)).astype(np.float64)
 
 
 def _enclosure(net: MLP, arguments: Arguments, bits: int) -> tuple[Enclosure, bool]:
@@ -140,56 +146,75 @@ def _enclosure(net: MLP, arguments: Arguments, bits: int) -> tuple[Enclosure, bo
     gradient = reverse_sweep(net, theta, made, SERIES)
     nearest, lower, upper, unique = _bounds(gradient)
     status = np.where(unique, ROUNDED, ENCLOSED)
-    if _meets_kink(net, made):
+    if _rows_at_kinks(net, made).any():
         _, lower, upper, certain = _bounds(reverse_sweep(net, theta, made, SERIES_BOTH_SIDES))
-        torn = np.flatnonzero(unique & ~certain)
-        status[torn] = KINK
-        for i in torn if len(torn) <= MAX_ONE_SIDED else ():
-            lower[i], upper[i], known = _one_sided(net, theta, x, y, int(i))
-            status[i] = KINK if known else ENCLOSED
+        status[unique & ~certain] = KINK
     residual = np.array([float(g - n) for g, n in zip(gradient, nearest.tolist(), strict=True)])
     is_final = bool((status != ENCLOSED).all()) and _rounds_uniquely(value)
-    return Enclosure(net, float(value.mid()), nearest, residual, lower, upper, status, bits), is_final
+    ends = _outward(value.lower(), -np.inf), _outward(value.upper(), np.inf)
+    return Enclosure(net, float(value.mid()), *ends, nearest, residual, lower, upper, status, bits), is_final
 
 
 def _nothing_known(net: MLP) -> Enclosure:
-    """What can be said of a gradient at NaN."""
+    """What can be said of a gradient at numbers that are not finite."""
     unknown, everything = np.full(net.n_params, np.nan), np.full(net.n_params, np.inf)
     status = np.full(net.n_params, ENCLOSED)
-    return Enclosure(net, np.nan, unknown, unknown, -everything, everything, status, 0)
+    return Enclosure(net, np.nan, -np.inf, np.inf, unknown, unknown, -everything, everything, status, 0)
 
 
-def _one_sided(net: MLP, theta: Array, x: Array, y: Array, i: int) -> tuple[float, float, bool]:
-    """Bounds of the left and the right derivative along entry ``i``, by the primal in series to either side.
+def _with_one_sided(made: Enclosure, arguments: Arguments) -> Enclosure:
+    """Entries at a kink with the bounds of their two one-sided derivatives, where that is worth the work.
 
-    The third result says whether both derivatives round uniquely.
+    Only the samples that meet a kink need the primal in series to either side of each entry; the others have one
+    derivative, whatever the entry.
     """
-    slopes = []
-    for sign in (-1, 1):
-        tangent = np.zeros(len(theta), object)
-        tangent[i] = sign
-        ahead = primal(net.program, SERIES_AHEAD, SERIES_AHEAD.line(theta, tangent), x, y)
-        slopes.append(sign * ahead[1])
-    _, lower, upper, unique = _bounds(np.array(slopes, object))
-    return float(lower.min()), float(upper.max()), bool(unique.all())
+    net, torn = made.net, np.flatnonzero(made.status == KINK)
+    if not len(torn):
+        return made
+    theta, x, y = (BALLS.array(a) for a in (arguments.theta, arguments.x, arguments.y))
+    all_values = values(net.program, BALLS, theta, x, y)
+    at_kink, parts = _rows_at_kinks(net, all_values), divisor(net.program, len(x))
+    if len(torn) * at_kink.sum() * net.n_params > MAX_ONE_SIDED_WORK:
+        return made
+    smooth = reverse_sweep(net, theta, [value[~at_kink] for value in all_values], SERIES, parts)
+    for i in torn:
+        slopes = np.array(
+            [smooth[i] + _slope(net, theta, x[at_kink], y[at_kink], int(i), side) / parts for side in (-1, 1)]
+        )
+        _, lower, upper, _ = _bounds(slopes)
+        made.lower[i], made.upper[i] = lower.min(), upper.max()
+    return made
 
 
-def _meets_kink(net: MLP, made: list[Array]) -> bool:
-    """Whether some pre-activation is exactly a kink of its activation."""
+def _slope(net: MLP, theta: Array, x: Array, y: Array, i: int, side: int) -> Any:
+    """The derivative of the sum of losses along entry ``i`` to one side, by the primal in series."""
+    tangent = np.zeros(len(theta), object)
+    tangent[i] = side
+    losses = values(net.program, SERIES_AHEAD, SERIES_AHEAD.line(theta, tangent), x, y)[-1]
+    return side * coefficient(losses, 1).sum()
+
+
+def _rows_at_kinks(net: MLP, made: list[Array]) -> np.ndarray:
+    """Which samples have a pre-activation that is exactly a kink of its activation, (batch,) bool."""
+    found = np.zeros(len(made[0]), bool)
     for instruction in net.program.instructions:
         if instruction.operation == "activation":
+            z = made[instruction.inputs[0]]
             for kink in ACTIVATIONS[str(instruction.function)].kinks:
-                if any((z - kink).is_zero() for z in made[instruction.inputs[0]].flat):
-                    return True
-    return False
+                found |= np.frompyfunc(lambda ball, at=kink: (ball - at).is_zero(), 1, 1)(z).astype(bool).any(axis=1)
+    return found
 
 
-def reverse_sweep(net: MLP, theta: Array, made: list[Array], series: Series) -> Array:
-    """Balls of the gradient, shape (n_params,), from the balls of all values of the program."""
+def reverse_sweep(net: MLP, theta: Array, made: list[Array], series: Series, parts: int | None = None) -> Array:
+    """Balls of the gradient, shape (n_params,), from the balls of all values of the program.
+
+    ``parts`` is what the sum of the losses is divided by, if ``made`` is not the whole batch.
+    """
     program = net.program
+    parts = parts or divisor(program, len(made[-1]))
     gradient = BALLS.array(np.zeros(net.n_params))
     cotangents: list[Any] = [0] * len(made)
-    cotangents[-1] = BALLS.array(np.ones(len(made[-1]))) / divisor(program, len(made[-1]))
+    cotangents[-1] = BALLS.array(np.ones(len(made[-1]))) / parts
     for number, instruction in reversed(list(enumerate(program.instructions, 2))):
         rule = _RULES[instruction.operation]
         rule(instruction, theta, made, cotangents, cotangents[number], gradient, series)

@@ -121,8 +121,8 @@ class Prepared(ABC):
         return self._value(checked(self.net, theta, x, y, self.dtypes, None, allow_nonfinite))
 
     @abstractmethod
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
-        """The error of ``gradient`` at these arguments, relative in norm, beyond which it counts as wrong."""
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The error in each entry beyond which this back-end counts as wrong, (n_params,); nothing is checked."""
 
     @abstractmethod
     def _value_and_gradient(self, arguments: Arguments) -> float:
@@ -130,14 +130,3 @@ class Prepared(ABC):
 
     @abstractmethod
     def _value(self, arguments: Arguments) -> float: ...
-
-
-def accumulated_rounding(net: MLP, batch: int, eps: float) -> float:
-    """Relative error of the longest chain of roundings in one gradient entry, with a margin.
-
-    A sum of n terms is off by at most about n unit roundoffs relative to the sum of magnitudes [Higham 2002,
-    eq. 3.5]; every layer is passed twice. The margin of 16 stands for the cancellation between magnitudes and
-    result, which only a running bound can know.
-    """
-    terms = 2 * sum(width + 4 for width in net.widths) + batch
-    return 16 * terms * eps / 2

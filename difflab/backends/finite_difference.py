@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from difflab.backends.arguments import Arguments
-from difflab.backends.contract import Backend, Prepared, accumulated_rounding
+from difflab.backends.contract import Backend, Prepared
+from difflab.backends.rounding import rounding_errors
 from difflab.counting import primal_operations
-from difflab.network import MLP, known
+from difflab.errors import known
+from difflab.network import MLP
 from difflab.number_systems import COMPLEX128, FLOAT64
 from difflab.program import divisor, primal, values
 from difflab.stencils import CENTRAL, FORWARD, Stencil
@@ -98,33 +99,29 @@ class PreparedDifference(_PreparedOnPrimal):
         step = self.step * 2.0 ** np.ceil(np.log2(max(1.0, abs(entry))))
         return (entry + step) - entry
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
-        """Ten times the two errors of the stencil, over all entries."""
-        rounding = self.stencil.rounding_error(self.step, EPS * max(abs(value), 1.0))
-        longest = max(map(self._step_at, theta))
-        errors = [
-            (n_entries, self.stencil.truncation_error(longest, scale * max(abs(value), 1.0)) + rounding)
-            for n_entries, scale in derivative_scales(self.net, theta, x, self.stencil.order + 1)
-        ]
-        norm = float(np.linalg.norm(gradient))
-        return 10 * math.sqrt(sum(n * error**2 for n, error in errors)) / norm if norm else np.inf
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Ten times the two errors of the stencil in each entry; kinks within a step are beyond it."""
+        steps = np.array([self._step_at(entry) for entry in theta])
+        value = max(abs(self.value(theta, x, y, allow_nonfinite=True)), 1.0)
+        scales = value * derivative_scales(self.net, theta, x, self.stencil.order + 1)
+        return 10 * (self.stencil.truncation_error(steps, scales) + self.stencil.rounding_error(steps, EPS * value))
 
 
-def derivative_scales(net: MLP, theta: np.ndarray, x: np.ndarray, k: int) -> list[tuple[int, float]]:
-    """For each affine instruction its number of parameters and the scale of their derivatives of order ``k``.
+def derivative_scales(net: MLP, theta: np.ndarray, x: np.ndarray, k: int) -> np.ndarray:
+    """The scale of the derivative of order ``k`` with respect to each parameter, (n_params,).
 
     Such a derivative carries the k-th power of what the parameter is multiplied by, which is known, and of what
     later layers amplify it by, at most the product of the spectral norms of their weights.
     """
     with np.errstate(all="ignore"):
         made = values(net.program, FLOAT64, theta, x, np.zeros((len(x), net.n_outputs)))
-    scales: list[tuple[int, float]] = []
+    scales = np.zeros(net.n_params)
     gain = 1.0
     for instruction in reversed(net.program.instructions):
         if instruction.parameters:
             reach = np.maximum(np.abs(made[instruction.inputs[0]]).max(axis=1), 1.0) ** k
-            n_entries = sum(parameter.size for parameter in instruction.parameters)
-            scales.append((n_entries, float(reach.sum()) / divisor(net.program, len(x)) * max(gain, gain**k)))
+            for parameter in instruction.parameters:
+                parameter.of(scales)[...] += float(reach.sum()) / divisor(net.program, len(x)) * max(gain, gain**k)
             gain *= float(np.linalg.norm(instruction.parameters[0].of(theta), 2))
     return scales
 
@@ -147,5 +144,7 @@ class PreparedComplexStep(_PreparedOnPrimal):
             theta[i] = arguments.theta[i]
         return self._value(arguments)
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
-        return accumulated_rounding(self.net, len(x), EPS)
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Roundings, and the term of second order in the step."""
+        truncation = self.step**2 / 6 * derivative_scales(self.net, theta, x, 3)
+        return rounding_errors(self.net, theta, x, y, EPS, textbook=True).gradient + truncation

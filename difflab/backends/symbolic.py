@@ -8,9 +8,11 @@ from time import perf_counter
 import numpy as np
 
 from difflab.backends.arguments import Arguments
-from difflab.backends.contract import Backend, Prepared, accumulated_rounding
+from difflab.backends.contract import Backend, Prepared
+from difflab.backends.rounding import rounding_errors
+from difflab.counting import loss_tree_operations
 from difflab.network import MLP
-from difflab.program import divisor, loss_tree_operations
+from difflab.program import divisor
 
 
 MAX_OPS = 2_000_000
@@ -99,5 +101,5 @@ class PreparedSymbolic(Prepared):
             arguments.out[i] = np.broadcast_to(entry, batch).sum() / parts
         return float(np.sum(losses)) / parts
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, value: float, gradient: np.ndarray) -> float:
-        return accumulated_rounding(self.net, len(x), float(np.finfo(np.float64).eps))
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return rounding_errors(self.net, theta, x, y, float(np.finfo(np.float64).eps), textbook=True).gradient

@@ -83,7 +83,7 @@ def _value_pass(value: Callable) -> Any:
     @compiled
     def value_pass(z, a, unused):  # type: ignore[no-untyped-def]
         for i in range(z.size):
-            a[i] = value(z[i])
+            a[i] = value(np.float64(z[i]))
 
     return value_pass
 
@@ -94,7 +94,7 @@ def _cotangent_pass(derivative: Callable) -> Any:
     @compiled
     def cotangent_pass(z, a_bar, z_bar):  # type: ignore[no-untyped-def]
         for i in range(z.size):
-            z_bar[i] += a_bar[i] * derivative(z[i])
+            z_bar[i] += a_bar[i] * derivative(np.float64(z[i]))
 
     return cotangent_pass
 

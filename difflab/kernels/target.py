@@ -57,7 +57,7 @@ def _digest(package: Path) -> str:
     for name in SOURCES:
         place = package / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(file.read_bytes())
+            digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     versions = (platform.python_version(), numba.__version__, llvmlite.__version__, np.__version__)
     processor = (platform.machine(), llvmlite.binding.get_host_cpu_name(), _features())
     flags = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_"))

@@ -6,6 +6,7 @@ Formulas are written in that vocabulary once, and mean the same in all of them::
     array(values)    the exact image of floating-point values
     matmul(a, b)     matrix product
     sum(z)           sum over the last axis
+    square(z)        z times z
     exp, log, tanh   the elementary functions
     expit(z)         1 / (1 + exp(-z))
     log1pexp(z)      log(1 + exp(z))

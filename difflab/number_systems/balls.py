@@ -18,6 +18,10 @@ class _Arb(Exact):
     exp = elementwise(operator.methodcaller("exp"))
     log = elementwise(operator.methodcaller("log"))
 
+    def square(self, z: Array) -> Array:
+        """A product: the power of a ball around 0 with a radius far below the precision is not a number in Arb."""
+        return z * z
+
     def shift(self, z: Array) -> Array:
         """The largest midpoint of each row, which is an exact number."""
         middles = np.frompyfunc(lambda entry: _constant_term(entry).mid(), 1, 1)(z)

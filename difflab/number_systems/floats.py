@@ -17,6 +17,7 @@ class Floats:
         return np.asarray(values, self.dtype)
 
     matmul = staticmethod(np.matmul)
+    square = staticmethod(np.square)
     exp = staticmethod(np.exp)
     log = staticmethod(np.log)
     tanh = staticmethod(np.tanh)

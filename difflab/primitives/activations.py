@@ -23,6 +23,7 @@ class Activation:
     name : the word for it in networks and study files.
     expression : ``(m, z) -> a`` over the number system ``m``.
     value, derivative : scalar float64 rules.
+    max_curvature : largest magnitude of the second derivative.
     value_ulp, derivative_ulp : bound on their error over ``domain``, in ulp of the exact result.
     known_values : triples (argument, value, derivative), from the closed form.
     source : where the formula is from.
@@ -34,6 +35,7 @@ class Activation:
     expression: Callable[[NumberSystem, Array], Array]
     value: Callable[[float], float]
     derivative: Callable[[float], float]
+    max_curvature: float
     value_ulp: float
     derivative_ulp: float
     known_values: tuple[tuple[float, float, float], ...]
@@ -90,6 +92,7 @@ _ROWS = (
         expression=lambda m, z: z,
         value=identity_value,
         derivative=identity_derivative,
+        max_curvature=0.0,
         value_ulp=0.0,
         derivative_ulp=0.0,
         known_values=((-2.0, -2.0, 1.0), (0.5, 0.5, 1.0)),
@@ -100,6 +103,7 @@ _ROWS = (
         expression=lambda m, z: m.expit(z),
         value=sigmoid_value,
         derivative=sigmoid_derivative,
+        max_curvature=1 / (6 * math.sqrt(3)),
         value_ulp=2.5,
         derivative_ulp=4.0,
         known_values=((0.0, 0.5, 0.25), (math.log(3.0), 0.75, 0.1875)),
@@ -111,6 +115,7 @@ _ROWS = (
         expression=lambda m, z: m.tanh(z),
         value=tanh_value,
         derivative=tanh_derivative,
+        max_curvature=4 / (3 * math.sqrt(3)),
         value_ulp=2.5,
         derivative_ulp=4.0,
         known_values=((0.0, 0.0, 1.0), (math.log(2.0), 0.6, 0.64)),
@@ -122,6 +127,7 @@ _ROWS = (
         expression=lambda m, z: m.positive_part(z),
         value=relu_value,
         derivative=relu_derivative,
+        max_curvature=0.0,
         value_ulp=0.0,
         derivative_ulp=0.0,
         known_values=((-1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (2.0, 2.0, 1.0)),
@@ -133,6 +139,7 @@ _ROWS = (
         expression=lambda m, z: m.log1pexp(z),
         value=softplus_value,
         derivative=sigmoid_value,
+        max_curvature=0.25,
         value_ulp=2.0,
         derivative_ulp=2.5,
         known_values=((0.0, math.log(2.0), 0.5), (math.log(3.0), math.log(4.0), 0.75)),

@@ -24,6 +24,8 @@ class Loss:
     name : the word for it in networks and study files.
     expression : ``(m, z, y) -> losses`` over the number system ``m``; z, y : (batch, n_outputs).
     value_and_cotangent : ``(z, y, z_bar) -> loss`` for one sample in float64; fills ``z_bar`` with d loss / d z.
+    max_curvature : largest sum of magnitudes in a row of the second derivative.
+    is_difference : ``y -> whether`` the cotangent is formed as a difference of numbers of the order of y.
     value_operations, cotangent_operations : operations of the two parts of ``value_and_cotangent``, from n_outputs.
     accepts_classes : whether targets may be class indices, standing for one-hot rows.
     source : where the formula is from.
@@ -32,6 +34,8 @@ class Loss:
     name: str
     expression: Callable[[NumberSystem, Array, Array], Array]
     value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    max_curvature: float
+    is_difference: Callable[[np.ndarray], bool]
     value_operations: Callable[[int], int]
     cotangent_operations: Callable[[int], int]
     accepts_classes: bool
@@ -39,7 +43,7 @@ class Loss:
 
 
 def squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
-    return m.sum((z - y) ** 2 / 2)
+    return m.sum(m.square(z - y) / 2)
 
 
 def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
@@ -87,6 +91,8 @@ _ROWS = (
         "squared_error",
         expression=squared_error,
         value_and_cotangent=squared_error_sweep,
+        max_curvature=1.0,
+        is_difference=lambda y: False,
         value_operations=lambda k: 4 * k,
         cotangent_operations=lambda k: 0,
         accepts_classes=False,
@@ -96,6 +102,8 @@ _ROWS = (
         "softmax_cross_entropy",
         expression=softmax_cross_entropy,
         value_and_cotangent=softmax_cross_entropy_sweep,
+        max_curvature=0.5,
+        is_difference=lambda y: not np.isin(y, (0.0, 1.0)).all(),
         value_operations=lambda k: 6 * k + 1,
         cotangent_operations=lambda k: 4 * k + 1,
         accepts_classes=True,

@@ -14,12 +14,12 @@ import msgspec
 
 from difflab.backends import BACKENDS, Backend
 from difflab.datasets import DIGIT_SIZES, N_DIGITS
-from difflab.network import MLP, known
+from difflab.errors import known
+from difflab.network import MLP
 
 
 MAX_FILE_BYTES = 1_000_000
 Measure = Literal["accuracy", "speed", "swell"]
-MEASURES = ("accuracy", "speed", "swell")
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -62,4 +62,9 @@ def _softmax_cross_entropy(z: np.ndarray, classes: np.ndarray) -> tuple[float, n
 
 def applies(net: MLP) -> bool:
     """Whether the yardstick can be laid on this network."""
-    return (net.loss, net.reduction, net.layers[-1].activation) == ("softmax_cross_entropy", "mean", "identity")
+    known = all(layer.activation in _FORMS for layer in net.layers)
+    return known and (net.loss, net.reduction, net.layers[-1].activation) == (
+        "softmax_cross_entropy",
+        "mean",
+        "identity",
+    )

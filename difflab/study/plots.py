@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflab.datasets import MissingExtra
+from difflab.errors import MissingExtra
 from difflab.files import write_atomically
 
 
@@ -72,7 +72,8 @@ def _figure(draw: Callable[[Axes, list[Row]], None], rows: list[Row]) -> Figure:
         axes = figure.subplots()
         axes.set(xscale="log", yscale="log", xlabel="parameters of the network")
         draw(axes, rows)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         return figure
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from difflab.backends import Certified
 from difflab.backends.certified import ENCLOSED, KINK
-from difflab.discrepancy import discrepancy
+from difflab.discrepancy import discrepancy, relative_in_norm
 from difflab.study.measures.subject import Subject
 
 
@@ -15,7 +15,8 @@ def measure(subject: Subject) -> dict[str, Any]:
     if isinstance(subject.prepared.backend, Certified):
         return {"status": _reference_status(subject, "ok"), "certified_bits": subject.reference.bits}
     found = discrepancy(subject.gradient, subject.reference)
-    predicted = subject.prepared.predicted_error(subject.theta, subject.x, subject.value, subject.gradient)
+    bounds = subject.prepared.predicted_error(subject.theta, subject.x, subject.y)
+    predicted = relative_in_norm(bounds, subject.reference.gradient)
     keeps_word = found.error_relative <= predicted
     return {
         "status": _reference_status(subject, "ok") if keeps_word else "wrong",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from difflab.counting import primal_operations
+from difflab.counting import loss_tree_operations, primal_operations
 from difflab.network import MLP
-from difflab.program import loss_tree_operations
 from difflab.study.measures.subject import Subject
 
 

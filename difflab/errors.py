@@ -1,0 +1,23 @@
+"""Mistakes that many parts of the lab answer in the same words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def known(word: str, table: Iterable[str], kind: str) -> str:
+    """``word`` if the table has it, else a ``ValueError`` that names the nearest one."""
+    names = sorted(table)
+    if word in names:
+        return word
+    near = difflib.get_close_matches(str(word), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown {kind} {word!r}; known: {', '.join(names)}{hint}")
+
+
+class MissingExtra(ImportError):
+    """An optional part of difflab is not installed."""
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(f"{what} is not installed; install it with: pip install 'difflab[{extra}]'")

@@ -1,0 +1,92 @@
+"""Running error analysis: its bounds hold in every entry, over every scale of weights, and stay of use."""
+
+from functools import cache
+
+import naive
+import numpy as np
+import pytest
+
+import difflab as dl
+from difflab.backends.rounding import rounding_errors
+from difflab.discrepancy import _absolute_error
+
+
+SCALES = (1e-8, 0.1, 1.0, 3.0, 10.0, 100.0, 1000.0)
+N_NETWORKS = 20
+DTYPES = ("float64", "float32")
+
+
+@cache
+def cases(scale: float) -> list:
+    """Random problems in float32 numbers whose truth is one float64 per entry."""
+    found = []
+    for seed in range(N_NETWORKS):
+        rng = np.random.default_rng([9, seed, int(np.log10(scale) + 20)])
+        net = naive.random_network(rng)
+        theta, x, y = naive.random_problem(net, rng, int(rng.integers(1, 6)))
+        theta, x = (theta * scale).astype(np.float32).astype(float), x.astype(np.float32).astype(float)
+        y = y if y.ndim == 1 else y.astype(np.float32).astype(float)
+        truth = dl.reference_gradient(net, theta, x, y)
+        if (truth.status == "rounded").all():
+            found.append((net, theta, x, y, truth))
+    return found
+
+
+def evaluated(case: tuple, dtype: str) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Errors and bounds of the gradient, error and bound of the value."""
+    net, theta, x, y, truth = case
+    arguments = theta.astype(dtype), x.astype(dtype), y if y.ndim == 1 else y.astype(dtype)
+    value, gradient = dl.Backprop(dtype).prepare(net).value_and_gradient(*arguments)
+    bounds = rounding_errors(net, *arguments, float(np.finfo(dtype).eps))
+    return _absolute_error(gradient, truth), bounds.gradient, abs(value - truth.value), bounds.value
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_entry_is_within_its_bound(scale, dtype):
+    """Beside the bound stands the smallest normal number: below it, roundings are no longer relative."""
+    tiny = float(np.finfo(dtype).tiny)
+    assert len(cases(scale)) > N_NETWORKS / 2
+    for case in cases(scale):
+        errors, bounds, value_error, value_bound = evaluated(case, dtype)
+        assert (errors <= bounds + tiny).all()
+        assert value_error <= value_bound + tiny
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_bound_is_within_three_orders_of_the_error_for_half_of_the_networks(dtype):
+    ratios = []
+    for case in cases(1.0):
+        errors, bounds, *_ = evaluated(case, dtype)
+        ratios.append(np.linalg.norm(bounds) / np.linalg.norm(errors) if errors.any() else 1.0)
+    assert np.median(ratios) < 1000
+
+
+def test_a_rule_off_by_more_than_its_roundings_leaves_the_bound():
+    """Planted: every entry scaled by one part in a million is found out in float64."""
+    for case in cases(1.0):
+        _, bounds, *_ = evaluated(case, "float64")
+        truth = case[-1].gradient
+        assert np.linalg.norm(1e-6 * truth) > np.linalg.norm(bounds)
+
+
+def test_cancellation_in_the_residual_of_a_squared_error_is_foreseen():
+    """z - y keeps few digits where z is nearly y: the gradient is inexact, and the bound says so."""
+    net = dl.MLP(1, [dl.Dense(1)], loss="squared_error")
+    theta, x = np.array([0.1, 0.2]), np.array([[0.7]])
+    y = np.array([[0.1 * 0.7 + 0.2 + 1e-15]])
+    truth = dl.reference_gradient(net, theta, x, y)
+    prepared = dl.Backprop().prepare(net)
+    found = dl.discrepancy(prepared.value_and_gradient(theta, x, y)[1], truth)
+    assert found.error_relative <= naive.predicted(prepared, truth, theta, x, y)
+
+
+def test_textbook_forms_have_absolute_errors():
+    """1 - tanh**2 of a saturated unit may be all error; the stable rule may not."""
+    net = dl.MLP(1, [dl.Dense(1, "tanh"), dl.Dense(1)], loss="squared_error")
+    arguments = np.array([1.0, 20.0, 1.0, 0.0]), np.ones((1, 1)), np.zeros((1, 1))
+    eps = float(np.finfo(float).eps)
+    stable, textbook = (rounding_errors(net, *arguments, eps, textbook=t).gradient[0] for t in (False, True))
+    truth = abs(dl.reference_gradient(net, *arguments).gradient[0])
+    assert stable < 1e-12 * truth
+    assert textbook > truth
