@@ -49,4 +49,6 @@ def value_and_gradient(
     Prepares anew at each call; for many gradients of one network, prepare once.
     """
     chosen = BACKENDS[known(backend, BACKENDS, "backend")] if isinstance(backend, str) else backend
+    if not isinstance(chosen, Backend):
+        raise TypeError(f"backend must be a name or a back-end like difflab.Backprop(), got {backend!r}")
     return chosen.prepare(net).value_and_gradient(theta, x, y)

@@ -269,10 +269,8 @@ def _run(name: str, results: Path, as_json: bool, again: bool) -> list[Row]:
     from difflab.study import report, runner
 
     study, directory = _read(name), _directory(name, results)
-    if again:
-        runner.forget(study, directory)
     with progress(Path(name).stem) as listen:
-        rows = runner.run(study, directory, listen)
+        rows = runner.run(study, directory, listen, again)
     paths = report.write_tables(study, directory)
     try:
         paths += report.write_figures(study, directory)

@@ -31,6 +31,10 @@ class Dataset:
     classes: np.ndarray
     n_classes: int
 
+    def targets(self, as_classes: bool) -> np.ndarray:
+        """Class indices (n_samples,), or one-hot rows (n_samples, n_classes) for a loss that takes no classes."""
+        return self.classes if as_classes else np.eye(self.n_classes)[self.classes]
+
 
 def load(name: str) -> Dataset:
     """One of the data sets in ``DIGIT_SIZES``.

@@ -16,6 +16,8 @@ from difflab.program import INPUTS, TARGETS, Instruction, Parameter, Program
 
 MAX_UNITS = 1_000_000
 MAX_PARAMS = 2**31 - 1
+MAX_LAYERS = 1000
+REDUCTIONS = ("mean", "sum")
 
 
 def checked_units(units: int, what: str) -> int:
@@ -116,9 +118,9 @@ class MLP:
         if not all(isinstance(layer, Dense) for layer in self.layers):
             raise TypeError(f"layers must be Dense(units, activation), got {self.layers}; or use MLP.dense(...)")
         known(self.loss, LOSSES, "loss")
-        known(self.reduction, ("mean", "sum"), "reduction")
-        if not self.layers:
-            raise ValueError("a network needs at least one layer, got none; add a Dense layer")
+        known(self.reduction, REDUCTIONS, "reduction")
+        if not 1 <= len(self.layers) <= MAX_LAYERS:
+            raise ValueError(f"a network must have from 1 to {MAX_LAYERS} layers, got {len(self.layers)}")
         if self.n_params > MAX_PARAMS:
             raise ValueError(f"{self} has {self.n_params} parameters, more than {MAX_PARAMS}; use narrower layers")
 
@@ -138,7 +140,7 @@ class MLP:
         widths : inputs, hidden layers, outputs; at least two
         hidden, output : activation of the hidden layers and of the last one
         """
-        if isinstance(widths, int) or len(widths) < 2:
+        if not isinstance(widths, Sequence | np.ndarray) or len(widths) < 2:
             raise ValueError(f"widths must list inputs and outputs at least, like [4, 3, 10], got {widths!r}")
         layers = [Dense(units, hidden) for units in widths[1:]]
         layers[-1] = replace(layers[-1], activation=output)

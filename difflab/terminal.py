@@ -115,15 +115,17 @@ def _table(shown: list[Column], rows: list[Row]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from difflab.study.tables import network_name
+
     made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in shown:
         justify: Literal["left", "right"] = "left" if column.is_text else "right"
         made.add_column(column.title.replace(" ", "\n"), justify=justify, no_wrap=True)
     before = None
     for row in rows:
-        if row["network"] != before:
+        if network_name(row) != before:
+            before = network_name(row)
             made.add_section()
-            made.add_row(f"{row['network']}: {row['parameters']} params", style="bold")
-            before = row["network"]
+            made.add_row(f"{before}, {row['parameters']} params", style="bold")
         made.add_row(*(column.text(row) for column in shown))
     return made

@@ -129,3 +129,20 @@ def test_rules_do_not_swallow_nan(row):
     if row.name not in ("identity", "relu"):
         assert math.isnan(row.value(math.nan))
         assert math.isnan(row.derivative(math.nan))
+
+
+@rows
+def test_second_derivatives_keep_to_the_curvature_of_the_row(row):
+    """Checked on differences of the exact derivative over a fine grid."""
+    z = np.linspace(-30, 30, 4001)
+    with ball_precision(200):
+        exact = np.array([float(s) for s in slopes(row, z)])
+    curvature = np.abs(np.diff(exact) / np.diff(z))
+    away = np.ones(len(z) - 1, bool)
+    for kink in row.kinks:
+        away &= (z[:-1] > kink) | (z[1:] < kink)
+    smallest = np.minimum(exact[1:], exact[:-1])[away]
+    within_a_step = 1 + row.relative_curvature * (z[1] - z[0]) if math.isfinite(row.relative_curvature) else 1.0
+    assert (curvature[away] <= row.max_curvature * (1 + 1e-9)).all()
+    if math.isfinite(row.relative_curvature):
+        assert (curvature[away] <= row.relative_curvature * smallest * within_a_step + 1e-12).all()

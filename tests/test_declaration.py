@@ -89,7 +89,7 @@ scheme = "central"
         (1, "Expected `str`, got `int`"),
         (2, "unknown field 'measure'"),
         (3, "Invalid enum value 'acuracy'"),
-        (4, "batch must be 1 or more, got 0"),
+        (4, "batch must be from 1 to 1797, got 0"),
         (7, "must be from 1 to"),
         (12, "unknown activation 'tahn'; known: identity"),
         (16, "widths must start with 4 and end with 10"),

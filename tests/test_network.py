@@ -153,7 +153,7 @@ def test_an_integer_of_numpy_is_a_width():
 
 
 def test_a_network_without_layers_is_refused():
-    sentence = "a network needs at least one layer, got none; add a Dense layer"
+    sentence = "a network must have from 1 to 1000 layers, got 0"
     with pytest.raises(ValueError, match=f"^{exactly(sentence)}$"):
         dl.MLP(3, [])
 

@@ -37,19 +37,18 @@ def evaluated(case: tuple, dtype: str) -> tuple[np.ndarray, np.ndarray, float, f
     net, theta, x, y, truth = case
     arguments = theta.astype(dtype), x.astype(dtype), y if y.ndim == 1 else y.astype(dtype)
     value, gradient = dl.Backprop(dtype).prepare(net).value_and_gradient(*arguments)
-    bounds = rounding_errors(net, *arguments, float(np.finfo(dtype).eps))
+    bounds = rounding_errors(net, *arguments, dtype)
     return _absolute_error(gradient, truth), bounds.gradient, abs(value - truth.value), bounds.value
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_entry_is_within_its_bound(scale, dtype):
-    """Beside the bound stands the smallest normal number: below it, roundings are no longer relative."""
     tiny = float(np.finfo(dtype).tiny)
     assert len(cases(scale)) > N_NETWORKS / 2
     for case in cases(scale):
         errors, bounds, value_error, value_bound = evaluated(case, dtype)
-        assert (errors <= bounds + tiny).all()
+        assert (errors <= bounds).all()
         assert value_error <= value_bound + tiny
 
 
@@ -62,12 +61,12 @@ def test_the_bound_is_within_three_orders_of_the_error_for_half_of_the_networks(
     assert np.median(ratios) < 1000
 
 
-def test_a_rule_off_by_more_than_its_roundings_leaves_the_bound():
-    """Planted: every entry scaled by one part in a million is found out in float64."""
-    for case in cases(1.0):
-        _, bounds, *_ = evaluated(case, "float64")
-        truth = case[-1].gradient
-        assert np.linalg.norm(1e-6 * truth) > np.linalg.norm(bounds)
+def test_a_fault_of_one_part_in_a_million_is_not_excused():
+    """Planted: the whole gradient scaled; only a badly conditioned network may be off by as much by rounding alone."""
+    bounds = [np.linalg.norm(evaluated(case, "float64")[1]) for case in cases(1.0)]
+    faults = [np.linalg.norm(1e-6 * truth.gradient) for *_, truth in cases(1.0)]
+    excused = [fault <= bound for fault, bound in zip(faults, bounds, strict=True)]
+    assert np.mean(excused) <= 0.1
 
 
 def test_cancellation_in_the_residual_of_a_squared_error_is_foreseen():
@@ -85,8 +84,7 @@ def test_textbook_forms_have_absolute_errors():
     """1 - tanh**2 of a saturated unit may be all error; the stable rule may not."""
     net = dl.MLP(1, [dl.Dense(1, "tanh"), dl.Dense(1)], loss="squared_error")
     arguments = np.array([1.0, 20.0, 1.0, 0.0]), np.ones((1, 1)), np.zeros((1, 1))
-    eps = float(np.finfo(float).eps)
-    stable, textbook = (rounding_errors(net, *arguments, eps, textbook=t).gradient[0] for t in (False, True))
+    stable, textbook = (rounding_errors(net, *arguments, "float64", textbook=t).gradient[0] for t in (False, True))
     truth = abs(dl.reference_gradient(net, *arguments).gradient[0])
-    assert stable < 1e-12 * truth
+    assert stable < 1e-13 * truth
     assert textbook > truth

@@ -7,14 +7,18 @@ import sys
 import threading
 import time
 
+import msgspec
 import psutil
 import pytest
 
-from difflab.study import runner
+from difflab import FiniteDifference
+from difflab.errors import MissingExtra
+from difflab.study import runner, worker
 from difflab.study.cells import cells, key
 from difflab.study.declaration import read_study
 from difflab.study.runner import Busy, run
 from difflab.study.store import Store
+from difflab.study.worker import Request
 
 
 HEAD = """
@@ -113,11 +117,71 @@ def test_finished_cells_are_not_run_again(tmp_path):
     assert {label for label, *_ in events} == {"MLP 4-2-10 FiniteDifference('complex')"}
 
 
-def test_forgotten_cells_are_run_again(tmp_path):
-    study = read_study(declare(tmp_path, CENTRAL))
-    run(study, tmp_path / "results")
-    runner.forget(study, tmp_path / "results")
-    assert runner.finished_rows(study, tmp_path / "results") == []
+def test_again_replaces_rows_one_by_one(tmp_path):
+    study, place = read_study(declare(tmp_path, CENTRAL, COMPLEX, measures=("speed", "accuracy"))), tmp_path / "results"
+    before = run(study, place)
+
+    def stop_before_the_second(label, done, total, row):
+        if row is None and done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, place, stop_before_the_second, again=True)
+    first, second = runner.finished_rows(study, place)
+    assert first["gradient_seconds"] != before[0]["gradient_seconds"]
+    assert second == before[1]
+
+
+def test_again_loses_nothing_where_another_run_is_at_work(tmp_path):
+    study, place = read_study(declare(tmp_path, CENTRAL)), tmp_path / "results"
+    rows = run(study, place)
+    with runner._alone(place), pytest.raises(Busy):
+        run(study, place, again=True)
+    assert runner.finished_rows(study, place) == rows
+
+
+def test_a_cell_that_could_not_be_prepared_is_tried_again(tmp_path, monkeypatch):
+    study, place = read_study(declare(tmp_path, CENTRAL)), tmp_path / "results"
+    with monkeypatch.context() as changed:
+        changed.setattr(runner, "PREPARATION_LIMITS", (0.01, 10**9))
+        (row,) = run(study, place)
+        assert (row["status"], row["reason"]) == ("undecided", "no reference: more than 0.01 s")
+        assert runner.finished_rows(study, place) == []
+    (row,) = run(study, place)
+    assert row["status"] == "ok"
+
+
+def test_a_damaged_reference_is_made_anew(tmp_path):
+    study, place = read_study(declare(tmp_path, CENTRAL)), tmp_path / "results"
+    run(study, place)
+    (path,) = place.glob("references/*.npz")
+    path.write_bytes(path.read_bytes()[:1000])
+    (row,) = run(study, place, again=True)
+    assert row["status"] == "ok"
+
+
+def test_missing_data_are_said_before_anything_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.datasets.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="pip install 'difflab\\[data\\]'"):
+        run(read_study(declare(tmp_path, CENTRAL)), tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_worker_whose_runner_is_gone_stops(tmp_path):
+    """Even if it was gone before the worker could look: the request names the runner."""
+    (cell,) = cells(read_study(declare(tmp_path, CENTRAL)))
+    request = Request(runner=2**22 + 1, limit_bytes=10**10, path=str(tmp_path / "reference.npz"), task=cell.task)
+    command = [sys.executable, "-m", "difflab.study.worker"]
+    done = subprocess.run(command, input=msgspec.json.encode(request), capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_a_loss_that_takes_no_classes_gets_one_hot_rows(tmp_path):
+    path = declare(tmp_path, CENTRAL, 'name = "backprop"\ndtype = "float32"', measures=("accuracy", "speed"))
+    path.write_text(path.read_text().replace("[[networks]]", '[[networks]]\nloss = "squared_error"'))
+    rows = run(read_study(path), tmp_path / "results")
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert all("handwritten_seconds" not in row for row in rows)
 
 
 def test_another_limit_or_seed_is_another_cell(tmp_path):
@@ -125,13 +189,31 @@ def test_another_limit_or_seed_is_another_cell(tmp_path):
     assert len(keys) == 2
 
 
-def test_a_wrong_gradient_has_no_time(tmp_path):
-    """A step far too long makes an error beyond what the stencil predicts for a network of order 1."""
-    backend = 'name = "finite_difference"\nscheme = "forward"\nstep = 0.9'
-    study = read_study(declare(tmp_path, backend, measures=("accuracy", "speed"), widths=(4, 8, 10)))
-    (row,) = run(study, tmp_path / "results")
-    assert (row["status"] == "wrong") == (row["error_relative"] > row["error_predicted"])
-    assert ("gradient_seconds" in row) == (row["status"] == "ok")
+class OffByOnePercent(FiniteDifference):
+    """A planted fault: the gradient that complex step gives, times 1.01."""
+
+    def _prepare(self, net):
+        prepared = super()._prepare(net)
+        right = prepared._value_and_gradient
+
+        def wrong(arguments):
+            value = right(arguments)
+            arguments.out[:] *= 1.01
+            return value
+
+        prepared._value_and_gradient = wrong
+        return prepared
+
+
+@pytest.mark.parametrize(("backend", "status"), [(FiniteDifference, "ok"), (OffByOnePercent, "wrong")])
+def test_a_wrong_gradient_has_no_time(tmp_path, monkeypatch, backend, status):
+    study = read_study(declare(tmp_path, COMPLEX, measures=("accuracy", "speed")))
+    (cell,) = cells(study)
+    worker.make_reference(cell.task, tmp_path / "reference.npz")
+    monkeypatch.setattr(worker, "build_backend", lambda declared: backend("complex"))
+    row = worker.run_cell(cell, tmp_path / "reference.npz")
+    assert row["status"] == status
+    assert ("gradient_seconds" in row) == (status == "ok")
 
 
 def command(path, results):

@@ -97,7 +97,7 @@ class PreparedBackprop(Prepared):
         )
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return rounding_errors(self.net, theta, x, y, float(np.finfo(self.dtypes[0]).eps)).gradient
+        return rounding_errors(self.net, theta, x, y, self.dtypes[0]).gradient
 
 
 def _check_memory(net: MLP, batch: int, needed: int) -> None:

@@ -82,8 +82,8 @@ class Certified(Backend):
     name = "certified"
 
     def __post_init__(self) -> None:
-        if self.max_bits < FIRST_BITS:
-            raise ValueError(f"max_bits must be {FIRST_BITS} or more, got {self.max_bits}")
+        if not isinstance(self.max_bits, int) or not FIRST_BITS <= self.max_bits <= 2**24:
+            raise ValueError(f"max_bits must be {FIRST_BITS} or more, and an integer, got {self.max_bits!r}")
 
     def _prepare(self, net: MLP) -> PreparedCertified:
         return PreparedCertified(net, self)

@@ -14,11 +14,19 @@ from difflab.network import MLP
 
 
 class Unsupported(ValueError):
-    """The back-end cannot differentiate this network."""
+    """The back-end cannot differentiate this network; ``reason`` says why."""
+
+    def __init__(self, backend: Backend, net: MLP, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{backend!r} cannot differentiate {net}: {reason}")
 
 
 class Refused(ValueError):
-    """The back-end could, but its forecast is beyond its limit."""
+    """The back-end could, but its forecast, in ``reason``, is beyond its limit."""
+
+    def __init__(self, backend: Backend, net: MLP, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{backend!r} refuses {net}: {reason}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,9 +71,9 @@ class Backend(ABC):
             With the sentence of :meth:`refusal`.
         """
         if reason := self.unsupported(net):
-            raise Unsupported(f"{self!r} cannot differentiate {net}: {reason}")
+            raise Unsupported(self, net, reason)
         if reason := self.refusal(net):
-            raise Refused(f"{self!r} refuses {net}: {reason}")
+            raise Refused(self, net, reason)
         return self._prepare(net)
 
     @abstractmethod
@@ -73,15 +81,15 @@ class Backend(ABC):
 
 
 class Prepared(ABC):
-    """A back-end made ready for one network.
+    """A back-end made ready for one network; it may keep a workspace, and serves one thread at a time.
 
     Attributes
     ----------
     net : the network.
     backend : the back-end and its options.
     dtypes : names of the dtypes it computes in.
-    facts : figures known after preparation, among them ``gradient_ops``, the operations that one sample's loss and
-        gradient take as this back-end computes them, and ``primal_calls``, the runs of the primal for one gradient.
+    facts : figures known after preparation: ``primal_calls``, the runs of the primal for one gradient, and, where
+        they are floating-point, ``gradient_ops``, the operations of one sample's loss and gradient as computed.
     """
 
     def __init__(self, net: MLP, backend: Backend, dtypes: tuple[str, ...] = ("float64",)) -> None:

@@ -40,7 +40,7 @@ class FiniteDifference(Backend):
 
     def __post_init__(self) -> None:
         known(self.scheme, ("complex", *STENCILS), "scheme")
-        if self.step is not None and not 0 < self.step < 1:
+        if self.step is not None and not (isinstance(self.step, int | float) and 0 < self.step < 1):
             raise ValueError(f"step must lie between 0 and 1, got {self.step!r}")
 
     def _prepare(self, net: MLP) -> Prepared:
@@ -147,4 +147,4 @@ class PreparedComplexStep(_PreparedOnPrimal):
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Roundings, and the term of second order in the step."""
         truncation = self.step**2 / 6 * derivative_scales(self.net, theta, x, 3)
-        return rounding_errors(self.net, theta, x, y, EPS, textbook=True).gradient + truncation
+        return rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient + truncation

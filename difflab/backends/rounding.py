@@ -53,9 +53,9 @@ class _Passes:
 
 
 def rounding_errors(
-    net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, eps: float, textbook: bool = False
+    net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, dtype: str, textbook: bool = False
 ) -> RoundingErrors:
-    """Bounds for arithmetic with machine epsilon ``eps``.
+    """Bounds for arithmetic in ``dtype``, with its unit roundoff and its smallest normal number.
 
     Parameters
     ----------
@@ -69,7 +69,8 @@ def rounding_errors(
     with np.errstate(all="ignore"):
         made = values(net.program, FLOAT64, theta, x, y)
         errors, bars, bar_errors = ([np.zeros(value.shape) for value in made] for _ in range(3))
-        passes = _Passes(net, theta, eps / 2, textbook, made, errors, bars, bar_errors, np.zeros(net.n_params))
+        unit = float(np.finfo(dtype).eps) / 2
+        passes = _Passes(net, theta, unit, textbook, made, errors, bars, bar_errors, np.zeros(net.n_params))
         numbered = list(enumerate(net.program.instructions, 2))
         for number, instruction in numbered:
             _FORWARD[instruction.operation](passes, instruction, number)
@@ -77,7 +78,7 @@ def rounding_errors(
         for number, instruction in reversed(numbered):
             _REVERSE[instruction.operation](passes, instruction, number)
     value = (passes.errors[-1].sum() + len(x) * passes.unit * np.abs(made[-1]).sum()) / parts
-    return RoundingErrors(float(value), passes.gradient)
+    return RoundingErrors(float(value), passes.gradient + float(np.finfo(dtype).tiny))
 
 
 def _affine(passes: _Passes, instruction: Instruction, number: int) -> None:
@@ -108,7 +109,9 @@ def _activation(passes: _Passes, instruction: Instruction, number: int) -> None:
 def _activation_reverse(passes: _Passes, instruction: Instruction, number: int) -> None:
     (z,) = instruction.inputs
     slope = _slope(instruction, passes.made[z])
-    curvature = ACTIVATIONS[str(instruction.function)].max_curvature
+    row = ACTIVATIONS[str(instruction.function)]
+    steepness = np.abs(slope) * row.relative_curvature if row.relative_curvature < np.inf else np.inf
+    curvature = np.minimum(steepness, row.max_curvature)
     formed = 1.0 if passes.textbook else np.abs(slope)
     slope_error = curvature * passes.errors[z] + RULE_ROUNDINGS * passes.unit * formed
     passes.bars[z] = passes.bars[z] + passes.bars[number] * slope

@@ -33,8 +33,8 @@ class Symbolic(Backend):
     name = "symbolic"
 
     def __post_init__(self) -> None:
-        if self.max_ops < 1:
-            raise ValueError(f"max_ops must be 1 or more, got {self.max_ops}")
+        if not isinstance(self.max_ops, int) or self.max_ops < 1:
+            raise ValueError(f"max_ops must be an integer, 1 or more, got {self.max_ops!r}")
 
     def forecast(self, net: MLP) -> dict[str, int]:
         return {"forecast_tree_ops": forecast_tree_ops(net)}
@@ -98,8 +98,9 @@ class PreparedSymbolic(Prepared):
         with np.errstate(all="ignore"):
             losses, *entries = self._evaluate(arguments.theta, arguments.x.T, arguments.y.T)
         for i, entry in enumerate(entries):
-            arguments.out[i] = np.broadcast_to(entry, batch).sum() / parts
+            with np.errstate(all="ignore"):
+                arguments.out[i] = np.broadcast_to(entry, batch).sum() / parts
         return float(np.sum(losses)) / parts
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return rounding_errors(self.net, theta, x, y, float(np.finfo(np.float64).eps), textbook=True).gradient
+        return rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient

@@ -24,6 +24,7 @@ class Activation:
     expression : ``(m, z) -> a`` over the number system ``m``.
     value, derivative : scalar float64 rules.
     max_curvature : largest magnitude of the second derivative.
+    relative_curvature : largest magnitude of the second derivative divided by the first, where that is bounded.
     value_ulp, derivative_ulp : bound on their error over ``domain``, in ulp of the exact result.
     known_values : triples (argument, value, derivative), from the closed form.
     source : where the formula is from.
@@ -42,6 +43,7 @@ class Activation:
     source: str
     domain: tuple[float, float] = (-math.inf, math.inf)
     kinks: tuple[float, ...] = ()
+    relative_curvature: float = math.inf
 
 
 def identity_value(z: float) -> float:
@@ -104,6 +106,7 @@ _ROWS = (
         value=sigmoid_value,
         derivative=sigmoid_derivative,
         max_curvature=1 / (6 * math.sqrt(3)),
+        relative_curvature=1.0,
         value_ulp=2.5,
         derivative_ulp=4.0,
         known_values=((0.0, 0.5, 0.25), (math.log(3.0), 0.75, 0.1875)),
@@ -116,6 +119,7 @@ _ROWS = (
         value=tanh_value,
         derivative=tanh_derivative,
         max_curvature=4 / (3 * math.sqrt(3)),
+        relative_curvature=2.0,
         value_ulp=2.5,
         derivative_ulp=4.0,
         known_values=((0.0, 0.0, 1.0), (math.log(2.0), 0.6, 0.64)),
@@ -140,6 +144,7 @@ _ROWS = (
         value=softplus_value,
         derivative=sigmoid_value,
         max_curvature=0.25,
+        relative_curvature=1.0,
         value_ulp=2.0,
         derivative_ulp=2.5,
         known_values=((0.0, math.log(2.0), 0.5), (math.log(3.0), math.log(4.0), 0.75)),

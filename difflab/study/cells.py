@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from difflab import __version__, datasets
+from difflab import datasets
 from difflab.network import MLP
+from difflab.primitives.losses import LOSSES
 from difflab.study.declaration import Network, Study, build_backend
+
+
+PRESENTATION = ("__main__.py", "cli.py", "terminal.py", "tables.py", "plots.py", "report.py")
+"""Files whose edits leave recorded rows as true as they were."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -35,9 +43,26 @@ class Cell(msgspec.Struct, frozen=True):
 def cells(study: Study) -> list[Cell]:
     """Every network by every back-end, in the order of the file."""
     return [
-        Cell(Task(network, study.batch, study.seed), backend, *_settings(study))
+        Cell(Task(network, study.batch, study.seed), resolved(backend), *_settings(study))
         for network, backend in itertools.product(study.networks, study.backends)
     ]
+
+
+def resolved(declared: dict[str, Any]) -> dict[str, Any]:
+    """The declaration of a back-end with every option written out."""
+    backend = build_backend(declared)
+    return {"name": backend.name} | dataclasses.asdict(backend)
+
+
+@cache
+def sources() -> str:
+    """A digest of all code that a row can depend on: everything but what shows rows."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        if file.name not in PRESENTATION:
+            digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _settings(study: Study) -> tuple[list[str], float, int]:
@@ -45,8 +70,8 @@ def _settings(study: Study) -> tuple[list[str], float, int]:
 
 
 def key(of: Task | Cell) -> str:
-    """What identifies a finished cell or task: equal declarations under one version of difflab."""
-    content = msgspec.json.encode([__version__, type(of).__name__, of], order="deterministic")
+    """What identifies a finished cell or task: equal declarations, computed by equal sources."""
+    content = msgspec.json.encode([sources(), type(of).__name__, of], order="deterministic")
     return hashlib.sha256(content).hexdigest()[:24]
 
 
@@ -56,7 +81,7 @@ def label(cell: Cell) -> str:
 
 
 def problem(task: Task) -> tuple[MLP, np.ndarray, np.ndarray, np.ndarray]:
-    """Network, theta, x and class indices of a task.
+    """Network, theta, x and targets of a task: class indices, or one-hot rows where the loss takes no classes.
 
     All numbers are float32 numbers held in float64, so that float32 and float64 methods differentiate the same
     function at the same point.
@@ -66,7 +91,7 @@ def problem(task: Task) -> tuple[MLP, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(task.seed)
     rows = rng.permutation(len(data.x))[: task.batch]
     theta, x = (_to_float32_numbers(a) for a in (net.init(rng), data.x[rows]))
-    return net, theta, x, data.classes[rows]
+    return net, theta, x, data.targets(LOSSES[net.loss].accepts_classes)[rows]
 
 
 def _to_float32_numbers(array: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -13,9 +13,11 @@ from typing import Any, Literal, get_type_hints
 import msgspec
 
 from difflab.backends import BACKENDS, Backend
-from difflab.datasets import DIGIT_SIZES, N_DIGITS
+from difflab.datasets import DIGIT_SIZES, N_DIGITS, N_SAMPLES
 from difflab.errors import known
-from difflab.network import MLP
+from difflab.network import MLP, REDUCTIONS
+from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.losses import LOSSES
 
 
 MAX_FILE_BYTES = 1_000_000
@@ -196,55 +198,89 @@ def _required(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in msgspec.structs.fields(kind) if field.required)
 
 
+LIMITS: dict[str, tuple[float, float]] = {
+    "batch": (1, N_SAMPLES),
+    "seed": (0, 2**63 - 1),
+    "limit_seconds": (0.1, 10**7),
+    "limit_bytes": (10**8, 2**62),
+}
+"""Least and greatest value of each number in a study."""
+
+
 def _study_problems(table: dict[str, Any], lines: Lines) -> Iterator[Problem]:
     shallow = {k: ([] if k in ("networks", "backends") and isinstance(v, list) else v) for k, v in table.items()}
     yield from _field_problems(shallow, Study, (), lines)
-    for name, least in (("batch", 1), ("seed", 0), ("limit_seconds", 0.1), ("limit_bytes", 10**8)):
+    for name, (least, most) in LIMITS.items():
         value = table.get(name, least)
-        if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value < 2**62:
-            yield Problem(_line_of((name,), lines), f"{name} must be {least:g} or more, got {value!r}")
+        if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
+            yield Problem(_line_of((name,), lines), f"{name} must be from {least:g} to {most:g}, got {value!r}")
+    question = table.get("question")
+    if isinstance(question, str) and not question.isprintable():
+        yield Problem(
+            _line_of(("question",), lines), f"question must be one line of plain text, got {question!r}"[:300]
+        )
     for name in ("measures", "networks", "backends"):
         if table.get(name) == []:
             yield Problem(_line_of((name,), lines), f"{name} must have at least one entry, got none")
+    measures = table.get("measures")
+    if isinstance(measures, list) and any(measure in measures[:i] for i, measure in enumerate(measures)):
+        yield Problem(_line_of(("measures",), lines), f"measures must not repeat, got {measures!r}"[:300])
     for name, problems in (("networks", _network_problems), ("backends", _backend_problems)):
         entries = table.get(name, [])
+        seen: dict[str, int] = {}
         for index, entry in enumerate(entries if isinstance(entries, list) else []):
-            yield from problems(entry, (name, index), lines)
-            if entry in entries[:index]:
+            found = list(problems(entry, (name, index), lines))
+            if name == "networks" and isinstance(entry, dict) and "data" not in entry:
+                found.append(
+                    Problem(_line_of((name, index), lines), f"{name}[{index}].data is required; {_known_data()}")
+                )
+            yield from found
+            if not found and seen.setdefault(_meaning(name, entry), index) != index:
+                first = seen[_meaning(name, entry)]
                 line = _line_of((name, index), lines)
-                yield Problem(line, f"{name}[{index}] repeats {name}[{entries.index(entry)}]; remove one")
-    for index, entry in enumerate(table.get("networks", []) if isinstance(table.get("networks"), list) else []):
-        if isinstance(entry, dict) and "data" not in entry:
-            line = _line_of(("networks", index), lines)
-            yield Problem(line, f"networks[{index}].data is required; known: {', '.join(DIGIT_SIZES)}")
+                yield Problem(line, f"{name}[{index}] repeats {name}[{first}]; remove one")
+
+
+def _meaning(kind: str, entry: dict[str, Any]) -> str:
+    """Equal for declarations that mean the same, whatever defaults they write out."""
+    return repr(build_backend(entry)) if kind == "backends" else repr(msgspec.convert(entry, Network))
+
+
+def _known_data() -> str:
+    return f"known: {', '.join(DIGIT_SIZES)}"
 
 
 def _network_problems(entry: Any, path: Path_, lines: Lines) -> Iterator[Problem]:
+    """Problems of every field on its own, and of the whole only if there are none."""
     found = list(_field_problems(entry, Network, path, lines))
     yield from found
     if found:
         return
     network = msgspec.convert(entry, Network)
+    names: dict[str, Collection[str]] = {"hidden": ACTIVATIONS, "output": ACTIVATIONS, "loss": LOSSES}
+    names |= {"reduction": REDUCTIONS, "data": DIGIT_SIZES}
+    kinds = {"hidden": "activation", "output": "activation", "data": "dataset"}
+    sound = True
+    for name, table in names.items():
+        word = getattr(network, name)
+        if word is not None and word not in table:
+            sound = False
+            try:
+                known(word, table, kinds.get(name, name))
+            except ValueError as error:
+                yield Problem(_line_of((*path, name), lines), f"{_place((*path, name))}: {error}")
     try:
-        net = network.build()
-        if network.data is not None:
-            _check_data(net, network.data)
+        widths = MLP.dense(network.widths).widths
+        if sound and network.data is not None:
+            _check_data(widths, network.data)
     except (ValueError, TypeError) as error:
-        yield Problem(_blame(path, lines, str(error)), f"{_place(path) or 'network'}: {error}")
+        yield Problem(_line_of((*path, "widths"), lines), f"{_place((*path, 'widths'))}: {error}")
 
 
-def _blame(path: Path_, lines: Lines, message: str) -> int:
-    """The line of the field that a message speaks of, else of the table."""
-    fields = {"activation": "hidden", "dataset": "data", "loss": "loss", "reduction": "reduction", "n_inputs": "widths"}
-    fields.update({"units": "widths", "widths": "widths"})
-    field = next((field for word, field in fields.items() if word in message), None)
-    return _line_of((*path, field) if field else path, lines)
-
-
-def _check_data(net: MLP, data: str) -> None:
-    size = DIGIT_SIZES[known(data, DIGIT_SIZES, "dataset")]
-    if (net.n_inputs, net.n_outputs) != (size * size, N_DIGITS):
-        raise ValueError(f"widths must start with {size * size} and end with {N_DIGITS} for {data}, got {net.widths}")
+def _check_data(widths: tuple[int, ...], data: str) -> None:
+    size = DIGIT_SIZES[data]
+    if (widths[0], widths[-1]) != (size * size, N_DIGITS):
+        raise ValueError(f"must start with {size * size} and end with {N_DIGITS} for {data}, got {list(widths)}")
 
 
 def _backend_problems(entry: Any, path: Path_, lines: Lines) -> Iterator[Problem]:

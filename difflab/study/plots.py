@@ -71,14 +71,22 @@ def _figure(draw: Callable[[Axes, list[Row]], None], rows: list[Row]) -> Figure:
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.set(xscale="log", yscale="log", xlabel="parameters of the network")
-        draw(axes, rows)
+        draw(axes, _with_series(rows))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         return figure
 
 
 def _methods(rows: list[Row]) -> list[str]:
-    return list(dict.fromkeys(row["method"] for row in rows))
+    return list(dict.fromkeys(row["series"] for row in rows))
+
+
+def _with_series(rows: list[Row]) -> list[Row]:
+    """Rows with the name of the line they belong to: the method, and what else tells networks apart in this study."""
+    variants = {(row.get("hidden"), row.get("loss")) for row in rows}
+    if len(variants) == 1:
+        return [row | {"series": row["method"]} for row in rows]
+    return [row | {"series": f"{row['method']}, {row.get('hidden')}, {row.get('loss')}"} for row in rows]
 
 
 def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:
@@ -96,7 +104,7 @@ def _lines(axes: Axes, rows: list[Row], name: str, suffix: str = "") -> None:
     """
     lines: dict[tuple[tuple[int, float], ...], list[str]] = {}
     for method in _methods(rows):
-        points = tuple(sorted((r["parameters"], r[name]) for r in rows if r["method"] == method and r.get(name)))
+        points = tuple(sorted((r["parameters"], r[name]) for r in rows if r["series"] == method and r.get(name)))
         lines.setdefault(points, []).append(method)
     for points, methods in lines.items():
         if points:
@@ -114,7 +122,7 @@ def _walls(axes: Axes, rows: list[Row]) -> None:
             f"× {row['status']}",
             (row["parameters"], 1.0),
             xycoords=axes.get_xaxis_transform(),
-            color=styles[row["method"]]["color"],
+            color=styles[row["series"]]["color"],
             fontsize=7.5,
             annotation_clip=False,
             xytext=(0, -4 - 11 * level),
@@ -150,7 +158,7 @@ def _operations(axes: Axes, rows: list[Row]) -> None:
         axes.plot(*zip(*loss, strict=True), color="#888888", lw=1, ls="--", label="loss: tree")
     styles = _styles(rows)
     for method, style in styles.items():
-        mine = sorted((row for row in rows if row["method"] == method), key=lambda row: row["parameters"])
+        mine = sorted((row for row in rows if row["series"] == method), key=lambda row: row["parameters"])
         tree = [(row["parameters"], row["gradient_tree_ops"]) for row in mine if row.get("gradient_tree_ops")]
         if tree:
             axes.plot(*zip(*tree, strict=True), label=f"{method}: tree", **style | {"ls": ":"})

@@ -16,6 +16,8 @@ from threadpoolctl import threadpool_info
 
 
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "sympy", "pandas", "python-flint", "msgspec", "scikit-learn")
+SOURCE = Path(__file__).parents[2]
+"""The checkout, where the package is used from one."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Set by some machines for all programs; removed, so that every library picks its own kernels."""
@@ -48,13 +50,20 @@ def identity(record: dict[str, Any]) -> str:
 
 
 def commit() -> str:
-    """The commit that is measured, ``-dirty`` if the sources differ from it, or ``unknown``."""
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
-        return found.stdout.strip() or "unknown"
-    except (OSError, subprocess.TimeoutExpired):
+    """The commit of the code and studies that are measured, ``-dirty`` if they differ from it, or ``unknown``."""
+    if not (SOURCE / "pyproject.toml").is_file():
         return "unknown"
+    found = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--", "difflab", "studies")
+    return f"{found}{'-dirty' if changed else ''}" if found else "unknown"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        found = subprocess.run(["git", *arguments], cwd=SOURCE, capture_output=True, text=True, timeout=10)
+        return found.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def _processor() -> str:

@@ -17,9 +17,12 @@ from typing import Any
 
 import msgspec
 
+from difflab import datasets
+from difflab import reference as references
 from difflab.study import provenance
 from difflab.study.cells import Cell, cells, key, label
 from difflab.study.declaration import Study, build_backend
+from difflab.study.measures import swell
 from difflab.study.store import Store
 from difflab.study.worker import Request
 
@@ -36,14 +39,18 @@ class Busy(RuntimeError):
     """Another process is running the same study in the same place."""
 
 
-def run(study: Study, directory: Path, listen: Listener = lambda *_: None) -> list[Row]:
-    """Run every cell that has no row yet.
+def run(study: Study, directory: Path, listen: Listener = lambda *_: None, again: bool = False) -> list[Row]:
+    """Run every cell that has no row yet, or every cell.
+
+    A cell whose preparation failed, because no reference could be made or no kernel compiled, gets a row in the answer
+    but none in the store: it is tried again next time.
 
     Parameters
     ----------
     study : the declaration
     directory : where store and references lie; made if need be
     listen : told before and after every cell
+    again : replace the rows there are, each when its new one has arrived
 
     Returns
     -------
@@ -51,24 +58,28 @@ def run(study: Study, directory: Path, listen: Listener = lambda *_: None) -> li
 
     Raises
     ------
+    MissingExtra
+        If the data cannot be loaded here.
     Busy
         If another process is running it.
     KeyboardInterrupt
         After the running cell has been stopped; finished rows are in the store.
     """
+    datasets.require()
     store = Store(directory / "store.sqlite")
     grid = cells(study)
     with _alone(directory), tempfile.TemporaryDirectory(prefix="difflab-") as cache:
         workers = _Workers(directory, cache, provenance.commit())
-        finished = store.rows()
+        finished = {} if again else store.rows()
         for cell in grid:
             if key(cell) in finished:
                 continue
             done = sum(key(other) in finished for other in grid)
             listen(label(cell), done, len(grid), None)
-            row, environment = workers.run(cell)
-            store.add(key(cell), msgspec.to_builtins(cell), row, (provenance.identity(environment), environment))
-            finished[key(cell)] = row
+            finished[key(cell)] = row = workers.run(cell)
+            if "unprepared" not in row:
+                environment = workers.environment
+                store.add(key(cell), msgspec.to_builtins(cell), row, (provenance.identity(environment), environment))
             listen(label(cell), done + 1, len(grid), row)
     return [finished[key(cell)] for cell in grid]
 
@@ -83,11 +94,6 @@ def finished_rows(study: Study, directory: Path) -> list[Row]:
 def environments(study: Study, directory: Path) -> list[dict[str, Any]]:
     """The distinct environments in which the finished cells were measured."""
     return Store(directory / "store.sqlite").environments([key(cell) for cell in cells(study)])
-
-
-def forget(study: Study, directory: Path) -> None:
-    """Drop the rows of this study's cells, so that they are measured again."""
-    Store(directory / "store.sqlite").forget([key(cell) for cell in cells(study)])
 
 
 @contextmanager
@@ -105,37 +111,38 @@ class _Workers:
     """Processes for one run, which share references and a kernel cache of their own.
 
     A cache of their own makes the first back-end that needs a kernel compile it, so that the time is measured in every
-    run and never depends on what ran before.
+    run and never depends on what ran before. ``environment`` is that of the last worker that could report its own.
     """
 
     directory: Path
     cache: str
     commit: str
     compile_rows: dict[str, Row] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, cell: Cell) -> tuple[Row, dict[str, Any]]:
-        """The row of a cell and the environment it was measured in."""
+    def run(self, cell: Cell) -> Row:
+        """The row of a cell; ``unprepared`` in it says that the cell itself has not been run."""
         path = self.directory / "references" / f"{key(cell.task)}.npz"
-        row, environment = self._prepared(cell, path) or self._ask(
-            Request(cell.limit_bytes, str(path), cell=cell), cell.limit_seconds
-        )
-        row = _names(cell) | row | self.compile_rows.get(repr(cell.backend), {})
-        return row, environment | {"commit": self.commit}
+        row = self._failure_to_prepare(cell, path)
+        if row is None:
+            row = self._ask(Request(os.getpid(), cell.limit_bytes, str(path), cell=cell), cell.limit_seconds)
+        return _names(cell) | row | self.compile_rows.get(repr(cell.backend), {})
 
-    def _prepared(self, cell: Cell, path: Path) -> tuple[Row, dict[str, Any]] | None:
-        """Compile kernels and certify the task where that is still to do; an answer only if it fails."""
+    def _failure_to_prepare(self, cell: Cell, path: Path) -> Row | None:
+        """Compile kernels and certify the task where that is still to do."""
+        seconds, limit_bytes = PREPARATION_LIMITS
         if build_backend(cell.backend).compiles_once and repr(cell.backend) not in self.compile_rows:
-            row, environment = self._ask(Request(PREPARATION_LIMITS[1], backend=cell.backend), PREPARATION_LIMITS[0])
+            row = self._ask(Request(os.getpid(), limit_bytes, backend=cell.backend), seconds)
             if row.pop("status") != "ok":
-                return {"status": "crashed", "reason": f"no kernels: {row['reason']}"}, environment
+                return {"status": "crashed", "reason": f"no kernels: {row['reason']}", "unprepared": True}
             self.compile_rows[repr(cell.backend)] = row
-        if not path.exists():
-            row, environment = self._ask(Request(PREPARATION_LIMITS[1], str(path), cell.task), PREPARATION_LIMITS[0])
+        if not _is_reference(path):
+            row = self._ask(Request(os.getpid(), limit_bytes, str(path), cell.task), seconds)
             if row["status"] != "ok":
-                return {"status": "undecided", "reason": f"no reference: {row['reason']}"}, environment
+                return {"status": "undecided", "reason": f"no reference: {row['reason']}", "unprepared": True}
         return None
 
-    def _ask(self, request: Request, limit_seconds: float) -> tuple[Row, dict[str, Any]]:
+    def _ask(self, request: Request, limit_seconds: float) -> Row:
         """Have a fresh process answer a request; it is killed with all its children beyond the limit."""
         process = subprocess.Popen(
             [sys.executable, "-m", "difflab.study.worker"],
@@ -149,21 +156,31 @@ class _Workers:
             output, errors = process.communicate(msgspec.json.encode(request), timeout=limit_seconds)
         except subprocess.TimeoutExpired:
             _kill(process)
-            return {"status": "timeout", "reason": f"more than {limit_seconds:g} s"}, provenance.environment()
+            return {"status": "timeout", "reason": f"more than {limit_seconds:g} s"}
         except BaseException:
             _kill(process)
             raise
         try:
             answer = json.loads(output)
-            return answer["row"], answer["environment"]
+            self.environment = answer["environment"] | {"commit": self.commit}
+            return answer["row"]
         except (ValueError, KeyError):
-            return {"status": "crashed", "reason": _last_words(process.returncode, errors)}, provenance.environment()
+            return {"status": "crashed", "reason": _last_words(process.returncode, errors)}
+
+
+def _is_reference(path: Path) -> bool:
+    """Whether the file is there and whole; a damaged one is made anew."""
+    try:
+        references.read(path)
+    except (FileNotFoundError, references.InvalidReference):
+        return False
+    return True
 
 
 def _names(cell: Cell) -> Row:
-    """What a row says even if its worker could not answer."""
-    net = cell.task.network.build()
-    return {
+    """What is known of a cell before it runs."""
+    net, backend = cell.task.network.build(), build_backend(cell.backend)
+    names = {
         "network": "-".join(map(str, net.widths)),
         "parameters": net.n_params,
         "hidden": cell.task.network.hidden,
@@ -171,8 +188,9 @@ def _names(cell: Cell) -> Row:
         "data": cell.task.network.data,
         "batch": cell.task.batch,
         "seed": cell.task.seed,
-        "method": repr(build_backend(cell.backend)),
+        "method": repr(backend),
     }
+    return names | (swell.of_network(net) | backend.forecast(net) if "swell" in cell.measures else {})
 
 
 def _kill(process: subprocess.Popen) -> None:

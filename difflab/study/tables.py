@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,15 @@ def _words(name: str) -> Callable[[Row], str]:
     return lambda row: str(row.get(name) or MISSING)
 
 
+def network_name(row: Row) -> str:
+    """Widths and hidden activation, and the loss where it is not the usual one."""
+    usual = row.get("loss") in (None, "softmax_cross_entropy")
+    words = (row["network"], row.get("hidden"), None if usual else row["loss"])
+    return " ".join(str(word) for word in words if word)
+
+
 COLUMNS = (
-    Column("network", _words("network"), narrow=False),
+    Column("network", lambda row: network_name(row), narrow=False),
     Column("parameters", _number("parameters"), narrow=False),
     Column("method", _words("method")),
     Column("status", _words("status")),
@@ -87,14 +95,16 @@ COLUMNS = (
 
 LEGEND = {
     "accuracy": (
-        "relative error: norm of the error divided by the norm of the certified gradient; ulp: error of one entry in "
-        "units in the last place of the method's own dtype; worst entry: the one furthest off in ulp. The certified "
-        "gradient is the truth itself and is not judged."
+        "rel. error: norm of the error divided by the norm of the certified gradient; ulp: error of one entry in units "
+        "in the last place of the method's own dtype; worst entry: the one furthest off in ulp; status ok: within the "
+        "error that the method predicts for itself. All methods get the same numbers, which are float32 numbers. The "
+        "certified gradient is the truth itself and is not judged."
     ),
     "speed": (
-        "prepare s: once per network; gradient s: median of one gradient of the batch, taking turns in random order "
-        "with the method's own loss (÷ primal) and with backprop written by hand in NumPy (÷ NumPy), one thread each; "
-        "primal calls: runs of the loss for one gradient."
+        "prepare s: once per network, libraries and kernels being loaded; gradient s: median of one gradient of the "
+        "batch, taking turns in random order with the method's own loss (÷ primal) and with backprop written by hand "
+        "in NumPy (÷ NumPy), one thread each; primal calls: runs of the loss for one gradient. Time limits are per "
+        "cell and include starting a process."
     ),
     "swell": (
         "operations for one sample, where a sum or product of n terms counts n - 1, a power or function 1, a sign "
@@ -111,17 +121,19 @@ def columns(measures: Sequence[str], narrow: bool = False) -> list[Column]:
 
 def notes(rows: list[Row]) -> list[str]:
     """What the rows say beside their figures: why a cell has none, and when kernels were compiled."""
-    said = [f"{row['network']} {row['method']}: {row['status']}, {row['reason']}" for row in rows if row.get("reason")]
+    said = [
+        f"{network_name(row)} {row['method']}: {row['status']}, {row['reason']}" for row in rows if row.get("reason")
+    ]
     compiled = {row["method"]: row["kernel_compile_seconds"] for row in rows if row.get("kernel_compile_seconds")}
     said += [f"{method}: kernels compiled once for all networks in {number(s)} s" for method, s in compiled.items()]
-    busy = [f"{row['network']} {row['method']}" for row in rows if row.get("contended")]
+    busy = [f"{network_name(row)} {row['method']}" for row in rows if row.get("contended")]
     return said + ([f"timed on a contended machine: {'; '.join(busy)}"] if busy else [])
 
 
 def markdown(question: str, measures: Sequence[str], rows: list[Row], machine: str) -> str:
     """The table as a Markdown page."""
     shown = columns(measures)
-    lines = [f"**{question}**", "", _pipes([c.title for c in shown])]
+    lines = [f"**{html.escape(question, quote=False)}**", "", _pipes([c.title for c in shown])]
     lines.append(
         _pipes(["---" if c.title in ("network", "method", "status", "worst entry") else "---:" for c in shown])
     )
@@ -167,6 +179,8 @@ def _inert(value: Any) -> Any:
 def from_csv(path: Any) -> list[Row]:
     """Rows that :func:`csv` wrote; what is missing there is missing here."""
     frame = pd.read_csv(path, dtype={"network": str})
+    if not {"network", "parameters", "method", "status"} <= set(frame.columns):
+        raise ValueError(f"{path} must hold recorded rows, got columns {list(frame.columns)[:5]}")
     rows = []
     for record in frame.to_dict("records"):
         present = {

@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 
 from difflab import reference as references
-from difflab.backends import Refused, Unsupported
+from difflab.backends import Backend
 from difflab.network import MLP
+from difflab.reference import Reference
 from difflab.study import provenance
 from difflab.study.cells import Cell, Task, problem
 from difflab.study.declaration import build_backend
@@ -24,9 +25,17 @@ from difflab.study.measures import accuracy, speed, swell
 from difflab.study.measures.subject import Subject
 
 
-class Request(msgspec.Struct, frozen=True):
-    """What to do: make the reference of ``task`` at ``path``, run ``cell`` against it, or compile for ``backend``."""
+TINY = MLP.dense([1, 1], loss="squared_error")
+"""A network whose derivatives cost nothing, to load libraries and kernels by."""
 
+
+class Request(msgspec.Struct, frozen=True):
+    """What to do: make the reference of ``task`` at ``path``, run ``cell`` against it, or compile for ``backend``.
+
+    ``runner`` is the process that asks, without which the answer is of no use.
+    """
+
+    runner: int
     limit_bytes: int
     path: str = ""
     task: Task | None = None
@@ -42,22 +51,16 @@ def make_reference(task: Task, path: Path) -> dict[str, Any]:
 
 def compile_kernels(backend: dict[str, Any]) -> dict[str, Any]:
     """Have the back-end compile what it keeps for all networks."""
-    started = time.perf_counter()
-    build_backend(backend).prepare(MLP.dense([1, 1]))
-    return {"status": "ok", "kernel_compile_seconds": time.perf_counter() - started}
+    return {"status": "ok", "kernel_compile_seconds": _load(build_backend(backend))}
 
 
 def run_cell(cell: Cell, path: Path) -> dict[str, Any]:
-    """The row of a cell."""
-    net = cell.task.network.build()
-    backend = build_backend(cell.backend)
-    row: dict[str, Any] = {}
-    if "swell" in cell.measures:
-        row |= swell.of_network(net) | backend.forecast(net)
-    try:
-        subject = _subject(cell, path, row)
-    except (Refused, Unsupported) as refusal:
-        return row | {"status": "refused", "reason": str(refusal).partition(": ")[2]}
+    """The columns of a cell that take running it."""
+    backend, reference = build_backend(cell.backend), references.read(path)
+    if reason := backend.unsupported(reference.net) or backend.refusal(reference.net):
+        return {"status": "refused", "reason": reason}
+    row: dict[str, Any] = {"load_seconds": _load(backend)}
+    subject = _subject(cell, backend, reference, row)
     row |= {"primal_calls": subject.prepared.facts["primal_calls"]} | accuracy.measure(subject)
     if "swell" in cell.measures:
         row |= swell.measure(subject)
@@ -67,19 +70,27 @@ def run_cell(cell: Cell, path: Path) -> dict[str, Any]:
     return row | {"peak_bytes": 1024 * peak_kib}
 
 
-def _subject(cell: Cell, path: Path, row: dict[str, Any]) -> Subject:
+def _load(backend: Backend) -> float:
+    """Seconds until the back-end has differentiated a tiny network: libraries imported, kernels at hand."""
+    started = time.perf_counter()
+    prepared = backend.prepare(TINY)
+    theta, x, y = (np.zeros(shape, prepared.dtypes[0]) for shape in ((2,), (1, 1), (1, 1)))
+    prepared.value_and_gradient(theta, x, y)
+    return time.perf_counter() - started
+
+
+def _subject(cell: Cell, backend: Backend, reference: Reference, row: dict[str, Any]) -> Subject:
     """Prepare and evaluate once, noting both times in the row."""
-    backend = build_backend(cell.backend)
-    reference = references.read(path)
     started = time.perf_counter()
     prepared = backend.prepare(reference.net)
     row["prepare_seconds"] = time.perf_counter() - started
     dtype = np.dtype(prepared.dtypes[0])
     theta, x = reference.theta.astype(dtype), reference.x.astype(dtype)
+    y = reference.y if reference.y.ndim == 1 else reference.y.astype(dtype)
     started = time.perf_counter()
-    value, gradient = prepared.value_and_gradient(theta, x, reference.y)
+    value, gradient = prepared.value_and_gradient(theta, x, y)
     row["first_call_seconds"] = time.perf_counter() - started
-    return Subject(prepared, reference, theta, x, reference.y, value, gradient, cell.task.seed)
+    return Subject(prepared, reference, theta, x, y, value, gradient, cell.task.seed)
 
 
 def answer(request: Request) -> dict[str, Any]:
@@ -87,7 +98,7 @@ def answer(request: Request) -> dict[str, Any]:
     try:
         row = _row(request, Path(request.path))
     except MemoryError:
-        row = {"status": "memory", "reason": f"more than {request.limit_bytes} bytes"}
+        row = {"status": "memory", "reason": f"more than {request.limit_bytes:.3g} bytes"}
     except Exception as error:
         row = {"status": "crashed", "reason": f"{type(error).__name__}: {error}"}
     return {"row": row, "environment": provenance.environment()}
@@ -101,12 +112,11 @@ def _row(request: Request, path: Path) -> dict[str, Any]:
     return compile_kernels(request.backend or {})
 
 
-def _end_with_parent() -> None:
-    """A worker whose runner was killed must not go on measuring."""
-    parent = os.getppid()
+def _end_with(runner: int) -> None:
+    """A worker whose runner was killed, even before it got here, must not go on measuring."""
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == runner:
             time.sleep(0.5)
         os._exit(1)
 
@@ -118,7 +128,7 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
-    _end_with_parent()
+    _end_with(request.runner)
     resource.setrlimit(resource.RLIMIT_AS, (request.limit_bytes, request.limit_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     json.dump(answer(request), channel)
