@@ -5,6 +5,8 @@ Commands import what they need when they run, so that ``--help`` loads no heavy 
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -18,12 +20,19 @@ from difflab.terminal import print_json, print_table, progress
 if TYPE_CHECKING:
     import numpy as np
 
-    from difflab import MLP
+    from difflab import MLP, Reference
     from difflab.study.declaration import Study
     from difflab.study.runner import Row
 
-OK, USAGE, INVALID, INCOMPLETE, UNDECIDED, MISSING, INTERRUPTED = 0, 2, 3, 4, 5, 6, 130
-GOOD = ("ok", "kink")
+FAILED, USAGE, INVALID, INCOMPLETE, UNDECIDED, MISSING, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+EXIT_OF_STATUS = {
+    "wrong": FAILED,
+    "crashed": FAILED,
+    "undecided": UNDECIDED,
+    "refused": INCOMPLETE,
+    "timeout": INCOMPLETE,
+    "memory": INCOMPLETE,
+}
 STUDIES = Path("studies")
 results_option = click.option(
     "--results", type=click.Path(file_okay=False, path_type=Path), default=Path("results"), show_default=True,
@@ -39,8 +48,8 @@ def commands() -> None:
 
     A STUDY is a TOML file, or the name of one in studies/.
 
-    Exit codes: 0 ok, 2 usage, 3 invalid file, 4 some cells failed or hit a limit, 5 undecided, 6 an optional part
-    is missing, 130 interrupted with nothing lost.
+    Exit codes: 0 ok, 1 a gradient is wrong or a cell crashed, 2 usage, 3 invalid file, 4 some cells were refused or
+    hit a limit, 5 undecided, 6 an optional part is missing, 130 interrupted with nothing lost.
     """
 
 
@@ -51,6 +60,11 @@ def commands() -> None:
 @json_option
 def run(studies: tuple[str, ...], results: Path, again: bool, as_json: bool) -> None:
     """Run studies: the cells that have no row yet, then tables and figures."""
+    stems = [Path(name).stem for name in studies]
+    if len(set(stems)) < len(stems):
+        raise click.UsageError(
+            f"studies must have different names, got {', '.join(stems)}; their results share a place"
+        )
     _finish([_run(name, results, as_json, again) for name in studies])
 
 
@@ -72,10 +86,15 @@ def list_(results: Path, as_json: bool) -> None:
     """List the studies here and how far they are."""
     from difflab.study import runner
     from difflab.study.cells import cells
+    from difflab.study.declaration import InvalidStudy
 
     found = []
     for path in sorted(STUDIES.glob("*.toml")):
-        study = _read(str(path))
+        try:
+            study = _read(str(path))
+        except InvalidStudy as error:
+            click.echo(str(error), err=True)
+            continue
         done = len(runner.finished_rows(study, _directory(str(path), results)))
         found.append({"study": path.stem, "question": study.question, "cells": len(cells(study)), "finished": done})
     if as_json:
@@ -158,7 +177,7 @@ def gradient(
     truth = reference_gradient(net, theta, x, y)
     error = None if isinstance(chosen, Certified) else discrepancy(found, truth)
     if out:
-        _write_gradient(out, net, theta, x, y, value, found, truth.gradient)
+        _write_gradient(out, net, value, found, truth)
     if as_json:
         _print_gradient(net, repr(chosen), value, found, truth, error)
     else:
@@ -184,14 +203,14 @@ def _problem(
     net: MLP, data: str, batch: int | None, seed: int, dtype: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Parameters, samples and targets from a data set or a file, in the dtype of the back-end."""
-    import numpy as np
-
     from difflab import datasets
+    from difflab.primitives.losses import LOSSES
     from difflab.reference import load_arrays
 
     if data in datasets.DIGIT_SIZES:
         found = datasets.load(data)
-        arrays = {"x": found.x.astype(dtype), "y": found.classes}
+        targets = found.targets(LOSSES[net.loss].accepts_classes)
+        arrays = {"x": found.x.astype(dtype), "y": targets if targets.ndim == 1 else targets.astype(dtype)}
     elif Path(data).is_file():
         arrays = load_arrays(Path(data))
         missing = {"x", "y"} - set(arrays)
@@ -200,22 +219,22 @@ def _problem(
     else:
         raise click.UsageError(f"{data!r} is neither a file nor a data set; known: {', '.join(datasets.DIGIT_SIZES)}")
     theta = arrays["theta"] if "theta" in arrays else net.init(seed).astype(dtype)
-    return theta, np.ascontiguousarray(arrays["x"][:batch]), np.ascontiguousarray(arrays["y"][:batch])
+    x, y = (array[:batch] if batch and array.ndim else array for array in (arrays["x"], arrays["y"]))
+    return theta, x, y
 
 
-def _write_gradient(
-    out: Path, net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, value: float, found: np.ndarray,
-    truth: np.ndarray,
-) -> None:  # fmt: skip
+def _write_gradient(out: Path, net: MLP, value: float, found: np.ndarray, truth: Reference) -> None:
+    """The gradient with the names of its entries, the arguments, and the certified truth with its bounds."""
     import io
 
     import numpy as np
 
     from difflab.files import write_atomically
 
-    buffer = io.BytesIO()
     names = np.array([net.name_of(i) for i in range(net.n_params)])
-    np.savez(buffer, theta=theta, x=x, y=y, value=value, gradient=found, certified=truth, names=names)
+    certified = {f"certified_{name}": getattr(truth, name) for name in ("gradient", "lower", "upper", "status")}
+    buffer = io.BytesIO()
+    np.savez(buffer, theta=truth.theta, x=truth.x, y=truth.y, value=value, gradient=found, names=names, **certified)
     write_atomically(out, buffer.getvalue())
 
 
@@ -248,6 +267,8 @@ def _read(study: str) -> Study:
     from difflab.study.declaration import read_study
 
     path = Path(study) if study.endswith(".toml") else STUDIES / f"{study}.toml"
+    if not re.fullmatch(r"\w[\w.-]*", path.stem):
+        raise click.UsageError(f"a study must be named in letters, digits, '.', '_' and '-', got {path.stem!r}")
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in STUDIES.glob("*.toml"))) or "none"
         raise click.UsageError(f"no study {study!r}: {path} is not a file; studies here: {names}")
@@ -285,8 +306,11 @@ def _run(name: str, results: Path, as_json: bool, again: bool) -> list[Row]:
 
 
 def _finish(runs: list[list[Row]]) -> None:
-    if any(row["status"] not in GOOD for rows in runs for row in rows):
-        sys.exit(INCOMPLETE)
+    """Exit by the worst status: a failed check before an undecided one before a limit."""
+    statuses = {row["status"] for rows in runs for row in rows}
+    for code in (FAILED, UNDECIDED, INCOMPLETE):
+        if any(EXIT_OF_STATUS.get(status) == code for status in statuses):
+            sys.exit(code)
 
 
 def _print_rows(name: str, study: Study, rows: list[Row]) -> None:
@@ -301,8 +325,10 @@ def main() -> None:
         error.show()
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; finished cells are kept, go on with: difflab resume STUDY", err=True)
+        click.echo("interrupted; finished cells of a study are kept, go on with: difflab resume STUDY", err=True)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: leave without a word
     except (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError) as error:
         code = _exit_code(error)
         click.echo(f"{'' if code == INVALID else 'error: '}{error}", err=True)
@@ -320,4 +346,5 @@ def _exit_code(error: BaseException) -> int:
         InvalidStudy: INVALID, InvalidReference: INVALID, InvalidStore: INVALID, MissingExtra: MISSING,
         Refused: INCOMPLETE, Unsupported: INCOMPLETE,
     }  # fmt: skip
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), USAGE)
+    otherwise = FAILED if isinstance(error, OSError | MemoryError) else USAGE
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), otherwise)

@@ -106,7 +106,10 @@ def print_table(study: Study, rows: list[Row]) -> None:
         console.print(whole)
     else:
         for measure in study.measures:
-            console.print(_table(tables.columns([measure], narrow=True), rows), "")
+            part = _table(tables.columns([measure], narrow=True), rows)
+            natural = console.measure(part, options=console.options.update(max_width=UNBOUNDED)).maximum
+            console.print(part, width=max(natural, console.width), crop=False, soft_wrap=natural > console.width)
+            console.print()
     for note in tables.notes(rows):
         console.print(f"* {note}", soft_wrap=True)
 

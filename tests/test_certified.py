@@ -19,6 +19,9 @@ from difflab.number_systems import BALLS, SERIES, ball_precision
 from difflab.program import primal, values
 
 
+EPS = float(np.finfo(float).eps)
+
+
 N_NETWORKS = int(os.environ.get("DIFFLAB_CERTIFIED_NETWORKS", "200"))
 N_PER_CASE = 10
 MORE_BITS = 2000
@@ -215,7 +218,7 @@ def test_precision_stops_at_the_limit_that_was_asked_for():
 
 
 def test_less_than_the_first_precision_is_refused():
-    with pytest.raises(ValueError, match="max_bits must be 128 or more, got 64"):
+    with pytest.raises(ValueError, match="max_bits must be 128 or more, and an integer, got 64"):
         dl.Certified(max_bits=64)
 
 
@@ -443,3 +446,39 @@ def test_the_same_question_gets_the_same_answer_and_leaves_its_arguments_alone()
     assert all((a == b).all() for a, b in zip(arguments, before, strict=True))
     for name in ("gradient", "residual", "lower", "upper", "status"):
         assert (getattr(first, name) == getattr(second, name)).all()
+
+
+# --- the truth and the judge
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_the_reference_never_refutes_itself(first):
+    """Integer relu networks meet kinks all the time; the convention of left slopes counts as right at each."""
+    for seed in range(first, first + 50):
+        rng = np.random.default_rng([5, seed])
+        widths = [int(w) for w in rng.integers(1, 4, 3)]
+        net = dl.MLP.dense(widths, "relu", "squared_error")
+        theta = rng.integers(-1, 2, net.n_params).astype(float)
+        x, y = (rng.integers(-1, 2, (3, n)).astype(float) for n in (widths[0], widths[-1]))
+        truth = dl.reference_gradient(net, theta, x, y)
+        for gradient in (truth.gradient, dl.value_and_gradient(net, theta, x, y)[1]):
+            assert dl.discrepancy(gradient, truth).error_relative <= 8 * EPS  # thirds, summed, are all that rounds
+
+
+def test_the_value_is_certified_where_the_residual_vanishes():
+    """Arb's power of a ball around 0 is not a number; a product is."""
+    net = dl.MLP(1, [dl.Dense(1, "sigmoid")], loss="squared_error")
+    made = enclose(net, np.array([0.0, 1e5]), np.zeros((1, 1)), np.ones((1, 1)))
+    assert made.value == 0.0
+    assert made.value_lower <= 0.0 <= made.value_upper < 1e-300
+
+
+def test_kinks_of_samples_in_a_real_sized_network_are_bounded_by_left_and_right():
+    """Samples of zeros and zero biases: three of 64 samples have every hidden unit on its kink."""
+    net = dl.MLP.dense([64, 32, 32, 10], "relu")
+    theta, rng = net.init(0), np.random.default_rng(0)
+    x = rng.standard_normal((64, 64))
+    x[:3] = 0.0
+    made = enclose(net, theta, x, rng.integers(0, 10, 64))
+    assert (made.status == "kink").any()
+    assert (made.lower <= made.upper).all()

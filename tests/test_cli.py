@@ -130,6 +130,8 @@ def test_a_malformed_study_lists_all_its_problems_and_exits_3(place):
         (("run",), 2, "Missing argument"),
         (("run", "nosuch"), 2, "no study 'nosuch'"),
         (("frobnicate",), 2, "No such command"),
+        (("run", "studies/tiny.toml", "tiny"), 2, "must have different names"),
+        (("table", "..toml"), 2, "must be named in letters"),
         (("resume", "other.toml"), 2, "nothing to resume"),
         (("table", "empty.toml"), 2, "no rows yet"),
         (("gradient", "net.toml", "nosuch"), 2, "neither a file nor a data set; known: digits-8x8"),
@@ -146,6 +148,7 @@ def test_a_malformed_study_lists_all_its_problems_and_exits_3(place):
 def test_mistakes_get_one_sentence(place, arguments, code, word):
     (place / "bad-net.toml").write_text('widths = [4, 2, 10]\nhidden = "tahn"\n')
     (place / "empty.toml").write_text(STUDY)
+    (place / "..toml").write_text(STUDY)
     finished = difflab(place, *arguments)
     assert (finished.returncode, finished.stdout) == (code, "")
     assert word in finished.stderr
@@ -190,3 +193,35 @@ def test_help_loads_no_heavy_library(place):
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place)
     loaded = shown.stdout.splitlines()[-1]
     assert not any(f"'{name}'" in loaded for name in ("sympy", "numba", "pandas", "matplotlib", "sklearn"))
+
+
+def test_a_data_set_serves_losses_that_take_no_classes(place):
+    (place / "square.toml").write_text('widths = [4, 2, 10]\nloss = "squared_error"\n')
+    shown = difflab(place, "gradient", "square.toml", "digits-2x2", "--option", "dtype=float32", "--batch", 4)
+    assert shown.returncode == 0, shown.stderr
+    assert "Backprop('float32')" in shown.stdout
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (3, 5)])
+def test_arrays_of_a_wrong_shape_get_one_sentence(place, tmp_path, shape):
+    np.savez(tmp_path / "data.npz", x=np.zeros(shape), y=np.zeros((), int))
+    finished = difflab(place, "gradient", "net.toml", tmp_path / "data.npz", "--batch", 2)
+    assert finished.returncode == 2
+    assert "Traceback" not in finished.stderr
+    assert " must " in finished.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 80, 130])
+def test_no_figure_is_cut_however_narrow_the_terminal(place, columns):
+    command = f"stty cols {columns}; {sys.executable} -m difflab table tiny"
+    shown = subprocess.run(["script", "-qc", command, "/dev/null"], cwd=place, capture_output=True, text=True)
+    if shown.returncode:
+        pytest.skip("needs script, of util-linux, for a terminal")
+    assert "…" not in shown.stdout
+    assert "FiniteDifference('complex')" in shown.stdout
+
+
+def test_a_reader_who_leaves_early_gets_no_complaint(place):
+    command = f"{sys.executable} -m difflab table tiny --format csv | head -c 1"
+    shown = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True)
+    assert shown.stderr == ""

@@ -92,7 +92,7 @@ scheme = "central"
         (4, "batch must be from 1 to 1797, got 0"),
         (7, "must be from 1 to"),
         (12, "unknown activation 'tahn'; known: identity"),
-        (16, "widths must start with 4 and end with 10"),
+        (16, "widths: must start with 4 and end with 10"),
         (20, "unknown field 'wdths'"),
         (19, "networks[3].widths is required"),
         (23, "unknown backend 'bakprop'; known: backprop"),

@@ -215,3 +215,19 @@ def test_nothing_is_changed():
     dl.discrepancy(truth.gradient, truth)
     assert (gradient == before[0]).all()
     assert all((getattr(truth, name) == values).all() for name, values in before[1].items() if name != "net")
+
+
+# --- norms that under- or overflow
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-173, 1.0, 1e200, 1e308])
+def test_a_gradient_of_zeros_is_wholly_wrong_at_any_size_of_the_truth(size):
+    """Planted: squares of such numbers under- or overflow, and an error would seem to be none."""
+    found = dl.discrepancy(np.zeros(3), enclosure(np.array([size, -size, size / 2])))
+    assert found.error_relative == 1.0
+
+
+def test_a_truth_beyond_float32_is_infinitely_far_from_every_float32():
+    for got in (np.inf, 0.0):
+        found = dl.discrepancy(np.full(3, got, np.float32), enclosure(np.array([1e90, 1e90, -1e90])))
+        assert found.error_ulp_max == found.error_ulp_median == np.inf

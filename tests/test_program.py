@@ -109,3 +109,14 @@ def test_primal_over_symbols_is_the_loss_once_numbers_are_put_in(seed):
     with mpmath.workdps(60):
         got = sympy.lambdify([name for group in names for name in group.flat], loss, modules="mpmath")(*numbers)
         assert abs(got - naive.loss_mpmath(net, theta, x, y, digits=60)) <= mpmath.mpf("1e-50")
+
+
+def test_every_part_knows_every_operation():
+    """One row in each table per operation; a missing one would show only when a network uses it."""
+    from difflab import counting
+    from difflab.backends import certified, rounding
+    from difflab.kernels import sweeps
+    from difflab.primitives.operations import OPERATIONS
+
+    tables = (sweeps.OPERATION_CODES, certified._RULES, rounding._FORWARD, rounding._REVERSE, counting._COUNTS)
+    assert all(set(table) == set(OPERATIONS) for table in tables)

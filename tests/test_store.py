@@ -29,12 +29,14 @@ def test_a_key_is_stored_once(tmp_path):
     assert store.rows() == {"a": {"status": "ok"}}
 
 
-def test_forgotten_cells_are_gone_and_others_stay(tmp_path):
+@pytest.mark.parametrize("row", ["{bad", "{}", "[1]", "null"])
+def test_a_row_that_is_none_is_named(tmp_path, row):
     store = Store(tmp_path / "store.sqlite")
-    for key in "ab":
-        store.add(key, {}, {"status": "ok"}, HERE)
-    store.forget(["a"])
-    assert list(store.rows()) == ["b"]
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("INSERT INTO cells VALUES ('a', '{}', ?, 'here')", (row,))
+    connection.close()
+    with pytest.raises(InvalidStore, match="must hold rows of finished cells"):
+        store.rows()
 
 
 WRITER = textwrap.dedent(

@@ -39,6 +39,8 @@ def encode(program: Program) -> np.ndarray:
         row[INPUT] = columns[instruction.inputs[0]]
         row[INPUT_WIDTH] = program.width_of(instruction.inputs[0])
         row[OUTPUT], row[WIDTH] = column, instruction.width
+        if len(instruction.parameters) > 2:
+            raise ValueError(f"an instruction of the table must have at most 2 parameters, got {instruction}")
         for place, parameter in zip((WEIGHT, BIAS), instruction.parameters, strict=False):
             row[place] = parameter.offset
         column += instruction.width
@@ -69,7 +71,7 @@ def dispatch(choices: Iterable[Any], otherwise: Any) -> Any:
 
 def _either(code: int, choice: Any, otherwise: Any) -> Any:
     @compiled
-    def either(wanted, a, b, c):  # type: ignore[no-untyped-def]
+    def either(wanted, a, b, c):
         if wanted == code:
             return choice(a, b, c)
         return otherwise(wanted, a, b, c)
@@ -81,7 +83,7 @@ def _value_pass(value: Callable) -> Any:
     value = compiled(value)
 
     @compiled
-    def value_pass(z, a, unused):  # type: ignore[no-untyped-def]
+    def value_pass(z, a, unused):
         for i in range(z.size):
             a[i] = value(np.float64(z[i]))
 
@@ -92,7 +94,7 @@ def _cotangent_pass(derivative: Callable) -> Any:
     derivative = compiled(derivative)
 
     @compiled
-    def cotangent_pass(z, a_bar, z_bar):  # type: ignore[no-untyped-def]
+    def cotangent_pass(z, a_bar, z_bar):
         for i in range(z.size):
             z_bar[i] += a_bar[i] * derivative(np.float64(z[i]))
 
@@ -100,12 +102,12 @@ def _cotangent_pass(derivative: Callable) -> Any:
 
 
 @compiled
-def _no_pass(wanted, a, b, c):  # type: ignore[no-untyped-def]
+def _no_pass(wanted, a, b, c):
     """The end of a chain: codes come from the tables above, so it is never reached."""
 
 
 @compiled
-def _no_loss(wanted, z, y, z_bar):  # type: ignore[no-untyped-def]
+def _no_loss(wanted, z, y, z_bar):
     return np.nan
 
 
@@ -115,12 +117,12 @@ _loss_of_sample = dispatch([compiled(row.value_and_cotangent) for row in LOSSES.
 
 
 @compiled
-def block(workspace, batch, column, width):  # type: ignore[no-untyped-def]
+def block(workspace, batch, column, width):
     return workspace[batch * column : batch * (column + width)]
 
 
 @compiled
-def _affine(row, theta, batch, values):  # type: ignore[no-untyped-def]
+def _affine(row, theta, batch, values):
     m, n = row[INPUT_WIDTH], row[WIDTH]
     a = block(values, batch, row[INPUT], m).reshape(batch, m)
     z = block(values, batch, row[OUTPUT], n).reshape(batch, n)
@@ -133,7 +135,7 @@ def _affine(row, theta, batch, values):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _affine_reverse(row, theta, batch, values, cotangents, gradient, scratch):  # type: ignore[no-untyped-def]
+def _affine_reverse(row, theta, batch, values, cotangents, gradient, scratch):
     """W_bar += z_bar^T a, b_bar += sum of z_bar, a_bar += z_bar W; the cotangent of x is never needed."""
     m, n = row[INPUT_WIDTH], row[WIDTH]
     a = block(values, batch, row[INPUT], m).reshape(batch, m)
@@ -157,7 +159,7 @@ def _affine_reverse(row, theta, batch, values, cotangents, gradient, scratch):  
 
 
 @compiled
-def _loss(row, y, parts, batch, values, cotangents):  # type: ignore[no-untyped-def]
+def _loss(row, y, parts, batch, values, cotangents):
     """The loss of the batch; fills the cotangent of the outputs."""
     n = row[INPUT_WIDTH]
     z = block(values, batch, row[INPUT], n).reshape(batch, n)
@@ -171,7 +173,7 @@ def _loss(row, y, parts, batch, values, cotangents):  # type: ignore[no-untyped-
 
 
 @compiled
-def _forward(table, theta, y, parts, batch, values, cotangents):  # type: ignore[no-untyped-def]
+def _forward(table, theta, y, parts, batch, values, cotangents):
     loss = 0.0
     for i in range(table.shape[0]):
         row = table[i]
@@ -187,7 +189,7 @@ def _forward(table, theta, y, parts, batch, values, cotangents):  # type: ignore
 
 
 @compiled
-def _load(x, values):  # type: ignore[no-untyped-def]
+def _load(x, values):
     inputs = values[: x.size].reshape(x.shape)
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
@@ -195,14 +197,14 @@ def _load(x, values):  # type: ignore[no-untyped-def]
 
 
 @entry_point
-def value(table, theta, x, y, parts, values, cotangents):  # type: ignore[no-untyped-def]
+def value(table, theta, x, y, parts, values, cotangents):
     """The loss of a batch; ``cotangents`` is workspace."""
     _load(x, values)
     return _forward(table, theta, y, parts, x.shape[0], values, cotangents)
 
 
 @entry_point
-def value_and_gradient(table, theta, x, y, parts, values, cotangents, scratch, gradient):  # type: ignore[no-untyped-def]
+def value_and_gradient(table, theta, x, y, parts, values, cotangents, scratch, gradient):
     """The loss of a batch; fills ``gradient``.
 
     Parameters

@@ -50,6 +50,8 @@ class Store:
                 connection.execute("PRAGMA trusted_schema = OFF")
                 connection.execute("PRAGMA synchronous = FULL")
                 yield connection
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{self.path} must be a store that can be read and written here, got: {error}") from error
         except sqlite3.DatabaseError as error:
             raise InvalidStore(f"{self.path} must be a store of finished cells, got: {error}; move it away") from error
 
@@ -65,16 +67,20 @@ class Store:
     def rows(self) -> dict[str, dict[str, Any]]:
         """The rows of all finished cells by key."""
         with self._open() as connection:
-            return {key: json.loads(row) for key, row in connection.execute("SELECT key, row FROM cells")}
+            return {key: self._table(row) for key, row in connection.execute("SELECT key, row FROM cells")}
+
+    def _table(self, text: str) -> dict[str, Any]:
+        try:
+            table = json.loads(text)
+        except ValueError:
+            table = None
+        if not isinstance(table, dict) or not table:
+            raise InvalidStore(f"{self.path} must hold rows of finished cells, got {text[:40]!r}; move it away")
+        return table
 
     def environments(self, keys: list[str]) -> list[dict[str, Any]]:
         """The distinct environments in which these cells were measured."""
         marks = ", ".join("?" * len(keys))
         query = f"SELECT record FROM environments WHERE id IN (SELECT environment FROM cells WHERE key IN ({marks}))"
         with self._open() as connection:
-            return [json.loads(record) for (record,) in connection.execute(query, keys)]
-
-    def forget(self, keys: list[str]) -> None:
-        """Drop the rows of these cells, so that they are measured again."""
-        with self._open() as connection, connection:
-            connection.executemany("DELETE FROM cells WHERE key = ?", [(key,) for key in keys])
+            return [self._table(record) for (record,) in connection.execute(query, keys)]
