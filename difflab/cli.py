@@ -86,7 +86,7 @@ def list_(results: Path, as_json: bool) -> None:
     """List the studies here and how far they are."""
     from difflab.study import runner
     from difflab.study.cells import cells
-    from difflab.study.declaration import InvalidStudy
+    from difflab.study.reading import InvalidStudy
 
     found = []
     for path in sorted(STUDIES.glob("*.toml")):
@@ -167,7 +167,7 @@ def gradient(
     """
     from difflab import discrepancy, reference_gradient
     from difflab.backends.certified import ENCLOSED, Certified
-    from difflab.study.declaration import checked_backend, read_network
+    from difflab.study.reading import checked_backend, read_network
 
     chosen = checked_backend({"name": backend} | dict(map(_option, options)))
     net = read_network(network).build()
@@ -264,7 +264,7 @@ def _directory(study: str, results: Path) -> Path:
 
 
 def _read(study: str) -> Study:
-    from difflab.study.declaration import read_study
+    from difflab.study.reading import read_study
 
     path = Path(study) if study.endswith(".toml") else STUDIES / f"{study}.toml"
     if not re.fullmatch(r"\w[\w.-]*", path.stem):
@@ -339,7 +339,7 @@ def _exit_code(error: BaseException) -> int:
     from difflab.backends import Refused, Unsupported
     from difflab.errors import MissingExtra
     from difflab.reference import InvalidReference
-    from difflab.study.declaration import InvalidStudy
+    from difflab.study.reading import InvalidStudy
     from difflab.study.store import InvalidStore
 
     codes: dict[type[BaseException], int] = {

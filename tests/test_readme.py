@@ -12,7 +12,7 @@ from readme import README, ROOT, code_blocks, committed_table, example_output, p
 
 from difflab.cli import commands
 from difflab.primitives.activations import ACTIVATIONS
-from difflab.study.declaration import read_network, read_study
+from difflab.study.reading import read_network, read_study
 
 
 TEXT = README.read_text()

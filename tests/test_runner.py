@@ -15,7 +15,7 @@ from difflab import FiniteDifference
 from difflab.errors import MissingExtra
 from difflab.study import runner, worker
 from difflab.study.cells import cells, key
-from difflab.study.declaration import read_study
+from difflab.study.reading import read_study
 from difflab.study.runner import Busy, run
 from difflab.study.store import Store
 from difflab.study.worker import Request

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from difflab.backends import Backprop, FiniteDifference
-from difflab.study.declaration import InvalidStudy, build_backend, checked_backend, read_network, read_study
+from difflab.study.declaration import build_backend
+from difflab.study.reading import InvalidStudy, checked_backend, read_network, read_study
 
 
 GOOD = """
