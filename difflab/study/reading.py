@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
@@ -43,6 +43,11 @@ LIMITS: dict[str, tuple[float, float]] = {
 """Least and greatest value of each number in a study."""
 
 
+Path_ = tuple[str | int, ...]
+Lines = dict[Path_, int]
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong in a file, and where."""
@@ -68,11 +73,7 @@ def read_study(path: Path) -> Study:
     InvalidStudy
         With every problem found, each with its line.
     """
-    table, lines = _parse(path)
-    problems = list(_study_problems(table, lines))
-    if problems:
-        raise InvalidStudy(path, problems)
-    return msgspec.convert(table, Study)
+    return _read(path, Study, _study_problems)
 
 
 def read_network(path: Path) -> Network:
@@ -83,11 +84,14 @@ def read_network(path: Path) -> Network:
     InvalidStudy
         With every problem found, each with its line.
     """
+    return _read(path, Network, lambda table, lines: _network_problems(table, (), lines))
+
+
+def _read(path: Path, kind: type[T], problems: Callable[[dict[str, Any], Lines], Iterator[Problem]]) -> T:
     table, lines = _parse(path)
-    problems = list(_network_problems(table, (), lines))
-    if problems:
-        raise InvalidStudy(path, problems)
-    return msgspec.convert(table, Network)
+    if found := list(problems(table, lines)):
+        raise InvalidStudy(path, found)
+    return msgspec.convert(table, kind)
 
 
 def checked_backend(declared: dict[str, Any]) -> Backend:
@@ -101,10 +105,6 @@ def checked_backend(declared: dict[str, Any]) -> Backend:
     for problem in _backend_problems(declared, ("backend",), {}):
         raise ValueError(problem.message)
     return build_backend(declared)
-
-
-Path_ = tuple[str | int, ...]
-Lines = dict[Path_, int]
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], Lines]:
