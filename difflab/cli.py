@@ -169,7 +169,7 @@ def gradient(
     from difflab.backends.certified import ENCLOSED, Certified
     from difflab.study.reading import checked_backend, read_network
 
-    chosen = checked_backend({"name": backend} | dict(map(_option, options)))
+    chosen = checked_backend(dict(map(_option, options)) | {"name": backend})
     net = read_network(network).build()
     prepared = chosen.prepare(net)
     theta, x, y = _problem(net, data, batch, seed, prepared.dtypes[0])
@@ -191,8 +191,8 @@ def gradient(
 
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
-    if not equals:
-        raise click.UsageError(f"--option must be KEY=VALUE, got {text!r}")
+    if not equals or name == "name":
+        raise click.UsageError(f"--option must be KEY=VALUE with an option of the back-end, got {text!r}")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -292,7 +292,7 @@ def _run(name: str, results: Path, as_json: bool, again: bool) -> list[Row]:
     study, directory = _read(name), _directory(name, results)
     with progress(Path(name).stem) as listen:
         rows = runner.run(study, directory, listen, again)
-    paths = report.write_tables(study, directory)
+    paths = report.write_tables(study, directory, rows)
     try:
         paths += report.write_figures(study, directory)
     except MissingExtra as missing:

@@ -482,3 +482,11 @@ def test_kinks_of_samples_in_a_real_sized_network_are_bounded_by_left_and_right(
     made = enclose(net, theta, x, rng.integers(0, 10, 64))
     assert (made.status == "kink").any()
     assert (made.lower <= made.upper).all()
+
+
+def test_a_deep_network_needs_more_bits_not_an_excuse():
+    """At 128 bits the balls of a hundred layers are too wide for Arb's quotient of series."""
+    net = dl.MLP.dense([4, *[10] * 100, 10], "tanh")
+    made = enclose(net, net.init(0), np.full((1, 4), 0.3), np.array([1]))
+    assert made.bits > 128
+    assert (made.status == "rounded").all()

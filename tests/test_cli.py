@@ -139,6 +139,7 @@ def test_a_malformed_study_lists_all_its_problems_and_exits_3(place):
         (("gradient", "net.toml", "digits-8x8"), 2, "x must have shape (batch, 4)"),
         (("gradient", "net.toml", "digits-2x2", "--backend", "bakprop"), 2, "did you mean 'backprop'"),
         (("gradient", "net.toml", "digits-2x2", "--option", "dtype"), 2, "KEY=VALUE"),
+        (("gradient", "net.toml", "digits-2x2", "--option", "name=symbolic"), 2, "an option of the back-end"),
         (("gradient", "net.toml", "digits-2x2", "--option", "dtype=float16"), 2, "unknown dtype 'float16'"),
         (("gradient", "bad-net.toml", "digits-2x2"), 3, "unknown activation 'tahn'"),
         (("gradient", "net.toml", "digits-2x2", "--backend", "symbolic", "--option", "max_ops=1"), 4, "refuses"),

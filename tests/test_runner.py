@@ -8,13 +8,16 @@ import threading
 import time
 
 import msgspec
+import numpy as np
 import psutil
 import pytest
 
-from difflab import FiniteDifference
+from difflab import MLP, Backprop, FiniteDifference, reference_gradient
 from difflab.errors import MissingExtra
 from difflab.study import runner, worker
 from difflab.study.cells import cells, key
+from difflab.study.measures import accuracy
+from difflab.study.measures.subject import Subject
 from difflab.study.reading import read_study
 from difflab.study.runner import Busy, run
 from difflab.study.store import Store
@@ -78,8 +81,9 @@ def test_a_timeout_is_a_row(tmp_path):
 
 
 def test_too_little_memory_is_a_row(tmp_path):
-    (row,) = run(read_study(declare(tmp_path, 'name = "symbolic"', limit_bytes=100_000_000)), tmp_path / "results")
-    assert row["status"] in ("memory", "crashed"), row
+    study = read_study(declare(tmp_path, 'name = "symbolic"', 'name = "backprop"'))
+    rows = run(msgspec.structs.replace(study, limit_bytes=100_000_000), tmp_path / "results")
+    assert [row["status"] for row in rows] == ["memory", "memory"], rows
 
 
 def test_a_killed_worker_is_a_row_and_the_others_go_on(tmp_path):
@@ -254,3 +258,16 @@ def test_two_runs_in_one_place_are_refused(tmp_path):
     (tmp_path / "results").mkdir()
     with runner._alone(tmp_path / "results"), pytest.raises(Busy, match="one process at a time"):
         run(study, tmp_path / "results")
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "ok"), (1.01, "wrong"), (0.0, "wrong")])
+def test_a_prediction_that_says_nothing_excuses_nothing(factor, status):
+    """Planted: a back-end that predicts an infinite error must still get half of the digits right."""
+    net = MLP.dense([2, 3, 2])
+    theta, x, y = net.init(0), np.ones((1, 2)), np.array([1])
+    prepared = Backprop().prepare(net)
+    prepared.predicted_error = lambda *_: np.full(net.n_params, np.inf)
+    value, gradient = prepared.value_and_gradient(theta, x, y)
+    truth = reference_gradient(net, theta, x, y)
+    subject = Subject(prepared, truth, theta, x, y, value, factor * gradient, 0)
+    assert accuracy.measure(subject)["status"] == status

@@ -83,3 +83,11 @@ def test_csv_is_exact():
 
 def test_csv_runs_nothing_in_a_spreadsheet():
     assert "'=1+1" in tables.csv([{"network": "=1+1", "status": "ok"}])
+
+
+def test_networks_that_differ_have_different_names():
+    usual = {"network": "4-3-10", "hidden": "tanh", "output": "identity", "loss": "softmax_cross_entropy"}
+    others = [usual | {"reduction": "sum"}, usual | {"output": "tanh"}, usual | {"loss": "squared_error"}]
+    names = {tables.network_name(row) for row in [usual | {"reduction": "mean"}, *others]}
+    assert len(names) == 4
+    assert "4-3-10 tanh" in names

@@ -105,16 +105,25 @@ class PreparedCertified(Prepared):
     def _enclose(self, arguments: Arguments) -> Enclosure:
         if not all(np.isfinite(a).all() for a in (arguments.theta, arguments.x, arguments.y)):
             return _nothing_known(self.net)
-        made = self._doubling(lambda bits: _enclosure(self.net, arguments, bits))
+        unknown = _nothing_known(self.net)
+        made = self._doubling(lambda bits: _enclosure(self.net, arguments, bits), unknown)
+        if made is unknown:
+            return made
         with ball_precision(made.bits):
             return _with_one_sided(made, arguments)
 
-    def _doubling(self, evaluate: Callable[[int], tuple[Any, bool]]) -> Any:
-        """The first result that is final, or that of the highest precision."""
+    def _doubling(self, evaluate: Callable[[int], tuple[Any, bool]], unknown: Any) -> Any:
+        """The first result that is final, or that of the highest precision.
+
+        Arb refuses a quotient of series whose denominator's ball reaches 0: at that precision nothing is known.
+        """
         bits = FIRST_BITS
         while True:
             with ball_precision(bits):
-                made, is_final = evaluate(bits)
+                try:
+                    made, is_final = evaluate(bits)
+                except (ValueError, ZeroDivisionError):
+                    made, is_final = unknown, False
             if is_final or bits >= self.backend.max_bits:
                 return made
             bits = min(2 * bits, self.backend.max_bits)
@@ -130,7 +139,7 @@ class PreparedCertified(Prepared):
             value = primal(self.net.program, BALLS, *balls)
             return float(value.mid()), _rounds_uniquely(value)
 
-        return self._doubling(evaluate)
+        return self._doubling(evaluate, np.nan)
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """One rounding of each entry, or two where a float32 was asked for."""

@@ -83,10 +83,10 @@ def _methods(rows: list[Row]) -> list[str]:
 
 def _with_series(rows: list[Row]) -> list[Row]:
     """Rows with the name of the line they belong to: the method, and what else tells networks apart in this study."""
-    variants = {(row.get("hidden"), row.get("loss")) for row in rows}
-    if len(variants) == 1:
+    names = [[str(row.get(part)) for part in ("hidden", "output", "loss", "reduction")] for row in rows]
+    if len({tuple(name) for name in names}) == 1:
         return [row | {"series": row["method"]} for row in rows]
-    return [row | {"series": f"{row['method']}, {row.get('hidden')}, {row.get('loss')}"} for row in rows]
+    return [row | {"series": ", ".join([row["method"], *name])} for row, name in zip(rows, names, strict=True)]
 
 
 def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:

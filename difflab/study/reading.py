@@ -38,7 +38,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "batch": (1, N_SAMPLES),
     "seed": (0, 2**63 - 1),
     "limit_seconds": (0.1, 10**7),
-    "limit_bytes": (10**8, 2**62),
+    "limit_bytes": (10**9, 2**62),
 }
 """Least and greatest value of each number in a study."""
 

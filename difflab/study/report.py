@@ -49,9 +49,8 @@ def _machine(record: dict[str, Any]) -> str:
     )
 
 
-def write_tables(study: Study, directory: Path) -> list[Path]:
-    """Write table.md, table.tex, rows.csv and provenance.json from the store."""
-    rows = runner.finished_rows(study, directory)
+def write_tables(study: Study, directory: Path, rows: list[Row]) -> list[Path]:
+    """Write table.md, table.tex, rows.csv and provenance.json of the rows of a run."""
     records = runner.environments(study, directory)
     contents = {
         "table.md": tables.markdown(study.question, list(study.measures), rows, machine(records)),

@@ -30,6 +30,9 @@ from difflab.study.worker import Request
 PREPARATION_LIMITS = 900.0, 16_000_000_000
 """Seconds and bytes for certifying a task or compiling kernels, whatever limits the study sets for its cells."""
 
+OUT_OF_MEMORY = ("MemoryError", "Memory allocation", "failed to map", "Cannot allocate")
+"""Last words of a process that met its limit where it could not say so itself."""
+
 Row = dict[str, Any]
 Listener = Callable[[str, int, int, Row | None], None]
 """Called with a label, how many cells are done of how many, and the row if one has just been finished."""
@@ -77,7 +80,7 @@ def run(study: Study, directory: Path, listen: Listener = lambda *_: None, again
             done = sum(key(other) in finished for other in grid)
             listen(label(cell), done, len(grid), None)
             finished[key(cell)] = row = workers.run(cell)
-            if "unprepared" not in row:
+            if not row.pop("unprepared", False):
                 environment = workers.environment
                 store.add(key(cell), msgspec.to_builtins(cell), row, (provenance.identity(environment), environment))
             listen(label(cell), done + 1, len(grid), row)
@@ -165,7 +168,8 @@ class _Workers:
             self.environment = answer["environment"] | {"commit": self.commit}
             return answer["row"]
         except (ValueError, KeyError):
-            return {"status": "crashed", "reason": _last_words(process.returncode, errors)}
+            words = _last_words(process.returncode, errors)
+            return {"status": "memory" if any(sign in words for sign in OUT_OF_MEMORY) else "crashed", "reason": words}
 
 
 def _is_reference(path: Path) -> bool:
@@ -184,6 +188,8 @@ def _names(cell: Cell) -> Row:
         "network": "-".join(map(str, net.widths)),
         "parameters": net.n_params,
         "hidden": cell.task.network.hidden,
+        "output": cell.task.network.output,
+        "reduction": net.reduction,
         "loss": net.loss,
         "data": cell.task.network.data,
         "batch": cell.task.batch,

@@ -68,9 +68,11 @@ def _words(name: str) -> Callable[[Row], str]:
 
 
 def network_name(row: Row) -> str:
-    """Widths and hidden activation, and the loss where it is not the usual one."""
+    """Widths and hidden activation; output activation, loss and reduction where they are not the usual ones."""
     usual = row.get("loss") in (None, "softmax_cross_entropy")
-    words = (row["network"], row.get("hidden"), None if usual else row["loss"])
+    output = row.get("output") if row.get("output") != "identity" else None
+    reduction = row.get("reduction") if row.get("reduction") != "mean" else None
+    words = (row["network"], row.get("hidden"), output, None if usual else row["loss"], reduction)
     return " ".join(str(word) for word in words if word)
 
 
@@ -97,8 +99,9 @@ LEGEND = {
     "accuracy": (
         "rel. error: norm of the error divided by the norm of the certified gradient; ulp: error of one entry in units "
         "in the last place of the method's own dtype; worst entry: the one furthest off in ulp; status ok: within the "
-        "error that the method predicts for itself. All methods get the same numbers, which are float32 numbers. The "
-        "certified gradient is the truth itself and is not judged."
+        "error that the method predicts for itself, or, where that exceeds the gradient, half of the digits right. All "
+        "methods get the same numbers, which are float32 numbers. The certified gradient is the truth itself and is "
+        "not judged."
     ),
     "speed": (
         "prepare s: once per network, libraries and kernels being loaded; gradient s: median of one gradient of the "

@@ -101,6 +101,8 @@ def answer(request: Request) -> dict[str, Any]:
         row = {"status": "memory", "reason": f"more than {request.limit_bytes:.3g} bytes"}
     except Exception as error:
         row = {"status": "crashed", "reason": f"{type(error).__name__}: {error}"}
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     return {"row": row, "environment": provenance.environment()}
 
 
@@ -129,7 +131,9 @@ def main() -> None:
     os.dup2(2, 1)
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
     _end_with(request.runner)
-    resource.setrlimit(resource.RLIMIT_AS, (request.limit_bytes, request.limit_bytes))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = request.limit_bytes if hard == resource.RLIM_INFINITY else min(request.limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     json.dump(answer(request), channel)
     channel.flush()
