@@ -94,24 +94,27 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(study: Study, rows: list[Row]) -> None:
-    """One table where it fits, else one per measure."""
+    """One table where it fits, else one per measure; a narrower terminal wraps lines, no figure is ever cut."""
     from rich.console import Console
 
     from difflab.study import tables
 
-    console = Console(width=None if sys.stdout.isatty() else UNBOUNDED, markup=False, highlight=False)
-    console.print(f"\n{study.question}\n", style="bold")
-    whole = _table(tables.columns(study.measures, narrow=True), rows)
-    if console.measure(whole, options=console.options.update(max_width=UNBOUNDED)).maximum <= console.width:
-        console.print(whole)
-    else:
-        for measure in study.measures:
-            part = _table(tables.columns([measure], narrow=True), rows)
-            natural = console.measure(part, options=console.options.update(max_width=UNBOUNDED)).maximum
-            console.print(part, width=max(natural, console.width), crop=False, soft_wrap=natural > console.width)
-            console.print()
+    def console(width: int | None) -> Console:
+        return Console(width=width, markup=False, highlight=False)
+
+    screen = console(None if sys.stdout.isatty() else UNBOUNDED)
+
+    def natural_width(table: Table) -> int:
+        return screen.measure(table, options=screen.options.update(max_width=UNBOUNDED)).maximum
+
+    screen.print(f"\n{study.question}\n", style="bold")
+    parts = [_table(tables.columns(study.measures, narrow=True), rows)]
+    if natural_width(parts[0]) > screen.width:
+        parts = [_table(tables.columns([measure], narrow=True), rows) for measure in study.measures]
+    for part in parts:
+        console(max(natural_width(part), screen.width)).print(part)
     for note in tables.notes(rows):
-        console.print(f"* {note}", soft_wrap=True)
+        screen.print(f"* {note}", soft_wrap=True)
 
 
 def _table(shown: list[Column], rows: list[Row]) -> Table:

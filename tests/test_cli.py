@@ -1,8 +1,15 @@
 """The command line, as a person types it: what it prints where, and how it ends."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pytest
@@ -212,14 +219,38 @@ def test_arrays_of_a_wrong_shape_get_one_sentence(place, tmp_path, shape):
     assert " must " in finished.stderr
 
 
+def words(table: str) -> list[str]:
+    """What stands in the rows of a printed table, without colours and the header."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", table).splitlines()
+    return [word for line in lines if line.startswith(("Finite", "4-2-10")) for word in line.split()]
+
+
+def on_terminal(directory, columns: int, *arguments: str) -> str:
+    """What a terminal that many columns wide is sent."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    clean = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "difflab", *arguments]
+    with subprocess.Popen(command, cwd=directory, stdin=slave, stdout=slave, env=clean | {"TERM": "xterm"}):
+        os.close(slave)
+        received = b""
+        with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
+            while chunk := os.read(master, 65536):
+                received += chunk
+    os.close(master)
+    return received.decode()
+
+
 @pytest.mark.parametrize("columns", [40, 80, 130])
 def test_no_figure_is_cut_however_narrow_the_terminal(place, columns):
-    command = f"stty cols {columns}; {sys.executable} -m difflab table tiny"
-    shown = subprocess.run(["script", "-qc", command, "/dev/null"], cwd=place, capture_output=True, text=True)
-    if shown.returncode:
-        pytest.skip("needs script, of util-linux, for a terminal")
-    assert "…" not in shown.stdout
-    assert "FiniteDifference('complex')" in shown.stdout
+    shown = on_terminal(place, columns, "table", "tiny")
+    assert "…" not in shown
+    assert set(words((place / "run.out").read_text())) <= set(words(shown))
+
+
+def test_a_terminal_that_is_too_narrow_gets_a_table_per_measure(place):
+    wide, narrow = (on_terminal(place, columns, "table", "tiny").count("status") for columns in (130, 70))
+    assert (wide, narrow) == (1, 2)
 
 
 def test_a_reader_who_leaves_early_gets_no_complaint(place):

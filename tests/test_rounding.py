@@ -88,3 +88,13 @@ def test_textbook_forms_have_absolute_errors():
     truth = abs(dl.reference_gradient(net, *arguments).gradient[0])
     assert stable < 1e-13 * truth
     assert textbook > truth
+
+
+def test_a_sum_over_the_batch_is_charged_for_every_term():
+    """A sum of n products is off by up to n unit roundoffs of the sum of magnitudes [Higham 2002, eq. 3.5]."""
+    net = dl.MLP(1, [dl.Dense(1)], loss="squared_error", reduction="sum")
+    rng = np.random.default_rng(4)
+    theta, x, y = np.array([0.5, 0.1]), rng.standard_normal((1000, 1)), rng.standard_normal((1000, 1))
+    cotangents = theta[0] * x + theta[1] - y
+    a_priori = 1000 * np.finfo(float).eps / 2 * np.array([np.abs(cotangents * x).sum(), np.abs(cotangents).sum()])
+    assert (rounding_errors(net, theta, x, y, "float64").gradient >= a_priori).all()

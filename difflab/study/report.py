@@ -1,4 +1,4 @@
-"""What a study leaves behind: tables, figures and provenance, written from recorded rows alone."""
+"""What a study leaves behind: tables, figures and provenance, written from rows alone."""
 
 from __future__ import annotations
 
