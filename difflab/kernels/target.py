@@ -7,7 +7,9 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import llvmlite
@@ -22,6 +24,19 @@ SOURCES = ("number_systems", "primitives", "program.py", "kernels")
 def compiled(function: Callable) -> Any:
     """Compile for the CPU: strict IEEE arithmetic, no bounds checks, no GIL."""
     return numba.njit(error_model="numpy", nogil=True)(function)
+
+
+@cache
+def compiled_rule(rule: Callable) -> Any:
+    """Compile a rule of the primitives with all the plain functions it calls by name."""
+    callees = {
+        name: compiled_rule(value)
+        for name in rule.__code__.co_names
+        if isinstance(value := rule.__globals__.get(name), FunctionType)
+    }
+    if not callees:
+        return compiled(rule)
+    return compiled(FunctionType(rule.__code__, rule.__globals__ | callees, rule.__name__, closure=rule.__closure__))
 
 
 def entry_point(function: Callable) -> Any:

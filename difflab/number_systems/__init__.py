@@ -7,10 +7,12 @@ Formulas are written in that vocabulary once, and mean the same in all of them::
     matmul(a, b)     matrix product
     sum(z)           sum over the last axis
     square(z)        z times z
-    exp, log, tanh   the elementary functions
+    sqrt, exp, expm1, log, sin, cos, tanh, erfc   the functions of those names
     expit(z)         1 / (1 + exp(-z))
     log1pexp(z)      log(1 + exp(z))
-    positive_part(z) z where z > 0, else 0
+    xlogx(z)         z log(z), and 0 at 0
+    positive_part(z) z where z > 0, else 0; its derivative at 0 is 0
+    maximum(z)       the largest entry of the last axis; at a tie the derivative is that of the first
     shift(z)         per row, a constant worth subtracting before exp; 0 where nothing overflows
 """
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,13 @@ from difflab.number_systems.vocabulary import Array, Exact, elementwise
 class _Arb(Exact):
     """What balls and series of balls share: formulas that neither overflow nor cancel in what is used of them."""
 
+    sqrt = elementwise(operator.methodcaller("sqrt"))
     exp = elementwise(operator.methodcaller("exp"))
     log = elementwise(operator.methodcaller("log"))
+    sin = elementwise(operator.methodcaller("sin"))
+    cos = elementwise(operator.methodcaller("cos"))
+    erfc = elementwise(operator.methodcaller("erfc"))
+    xlogx = elementwise(lambda z: 0 * z if _constant_term(z).is_zero() else z * z.log())
 
     def square(self, z: Array) -> Array:
         """A product: the power of a ball around 0 with a radius far below the precision is not a number in Arb."""
@@ -25,7 +31,12 @@ class _Arb(Exact):
     def shift(self, z: Array) -> Array:
         """The largest midpoint of each row, which is an exact number."""
         middles = np.frompyfunc(lambda entry: _constant_term(entry).mid(), 1, 1)(z)
-        return np.frompyfunc(lambda *row: max(row), z.shape[-1], 1)(*np.moveaxis(middles, -1, 0))[..., None]
+        return _fold(max, middles)[..., None]
+
+
+def _fold(function: Callable[[Any, Any], Any], z: Array) -> Array:
+    """Combine the entries of the last axis from the first to the last."""
+    return np.frompyfunc(lambda *row: reduce(function, row), z.shape[-1], 1)(*np.moveaxis(z, -1, 0))
 
 
 def _constant_term(number: Any) -> Any:
@@ -43,7 +54,7 @@ def _expit(z: Any) -> Any:
 class Balls(_Arb):
     """Real balls of Arb (python-flint) at the working precision: proven enclosures [Johansson 2017].
 
-    A ball that touches the kink of ``positive_part`` gives the hull of both branches.
+    A ball that touches a kink of ``positive_part`` or ``maximum`` gives the hull of both branches.
     """
 
     def array(self, values: Array) -> Array:
@@ -61,10 +72,14 @@ class Balls(_Arb):
         entries[:] = product.entries()
         return entries.reshape(rows, columns)
 
+    expm1 = elementwise(operator.methodcaller("expm1"))
     tanh = elementwise(operator.methodcaller("tanh"))
     expit = elementwise(_expit)
     log1pexp = elementwise(lambda z: z + (-z).exp().log1p() if z > 0 else z.exp().log1p())
     positive_part = elementwise(lambda z: z.max(0))
+
+    def maximum(self, z: Array) -> Array:
+        return _fold(lambda a, b: a.max(b), z)
 
 
 class Series(_Arb):
@@ -74,8 +89,9 @@ class Series(_Arb):
 
     Parameters
     ----------
-    at_kink : the slope exactly at a kink: ``"left"``; ``"both"``, the hull of the left and the right one; or
-        ``"ahead"``, the one on the side to which the series moves with t > 0. Around a kink it is always the hull.
+    at_kink : the slope exactly at a kink: ``"left"``, the lab's convention; ``"both"``, the hull of the left and the
+        right one; or ``"ahead"``, the one on the side to which the series moves with t > 0. Around a kink it is
+        always the hull.
     """
 
     def __init__(self, at_kink: str = "left") -> None:
@@ -90,6 +106,7 @@ class Series(_Arb):
 
         return np.frompyfunc(lambda v, v_dot: arb_series([v, v_dot]), 2, 1)(values, tangents)
 
+    expm1 = elementwise(lambda z: z.exp() - 1)
     tanh = elementwise(lambda z: 2 * _expit(2 * z) - 1)
     expit = elementwise(_expit)
     log1pexp = elementwise(lambda z: z + (1 + (-z).exp()).log() if z[0] > 0 else (1 + z.exp()).log())
@@ -98,16 +115,25 @@ class Series(_Arb):
         return np.frompyfunc(self._positive_part, 1, 1)(z)
 
     def _positive_part(self, z: Any) -> Any:
-        from flint import arb, arb_series
+        from flint import arb_series
 
-        value, slope = z[0], z[1]
-        if value > 0:
-            return z
-        if value.is_zero() and self.at_kink == "ahead":
-            return arb_series([0, slope.max(0)])
-        if value < 0 or (value <= 0 and self.at_kink == "left"):
-            return arb_series([0, 0])
-        return arb_series([value.max(0), slope * arb(0.5, 0.5)])
+        return self._larger(arb_series([0, 0]), z)
+
+    def maximum(self, z: Array) -> Array:
+        return _fold(self._larger, z)
+
+    def _larger(self, a: Any, b: Any) -> Any:
+        """The larger of two series; ``a`` at a tie, unless both slopes are asked for or the one ahead."""
+        from flint import arb_series
+
+        lead = b[0] - a[0]
+        if lead > 0:
+            return b
+        if lead.is_zero() and self.at_kink == "ahead":
+            return arb_series([a[0], a[1].max(b[1])])
+        if lead < 0 or (lead <= 0 and self.at_kink == "left"):
+            return a
+        return arb_series([a[0].max(b[0]), a[1].union(b[1])])
 
 
 def coefficient(series: Array, degree: int) -> Array:

@@ -18,8 +18,12 @@ class Floats:
 
     matmul = staticmethod(np.matmul)
     square = staticmethod(np.square)
+    sqrt = staticmethod(np.sqrt)
     exp = staticmethod(np.exp)
+    expm1 = staticmethod(np.expm1)
     log = staticmethod(np.log)
+    sin = staticmethod(np.sin)
+    cos = staticmethod(np.cos)
     tanh = staticmethod(np.tanh)
 
     def sum(self, z: Array) -> Array:
@@ -32,8 +36,20 @@ class Floats:
     def log1pexp(self, z: Array) -> Array:
         return self.positive_part(z) + _log1p(np.exp(_decaying(z)))
 
+    def erfc(self, z: Array) -> Array:
+        # Here and not above: importing scipy takes longer than most commands.
+        from scipy.special import erfc
+
+        return erfc(z)
+
+    def xlogx(self, z: Array) -> Array:
+        return z * np.log(np.where(z == 0, 1, z))
+
     def positive_part(self, z: Array) -> Array:
         return np.where(z.real <= 0, 0, z)
+
+    def maximum(self, z: Array) -> Array:
+        return np.take_along_axis(z, z.real.argmax(axis=-1)[..., None], axis=-1)[..., 0]
 
     def shift(self, z: Array) -> Array:
         return z.real.max(axis=-1, keepdims=True)

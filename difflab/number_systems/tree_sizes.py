@@ -54,8 +54,13 @@ class TreeSizes(Exact):
         return reduce(operator.add, np.moveaxis(z, -1, 0))
 
     exp = elementwise(lambda z: TreeSize(z.operations + 1))
-    log = tanh = positive_part = exp
+    sqrt = log = sin = cos = tanh = erfc = positive_part = exp
+    expm1 = xlogx = elementwise(lambda z: TreeSize(z.operations + 2))
     expit = log1pexp = elementwise(lambda z: TreeSize(z.operations + 3))
+
+    def maximum(self, z: Array) -> Array:
+        """One piecewise expression of two branches for every entry but the first."""
+        return self.sum(z)
 
 
 _operations = elementwise(operator.attrgetter("operations"))

@@ -16,34 +16,46 @@ from difflab.number_systems import Array, NumberSystem
 
 @dataclass(frozen=True)
 class Activation:
-    """One activation function.
+    """One activation function, of z alone or of z and one scalar parameter p.
 
     Attributes
     ----------
     name : the word for it in networks and study files.
-    expression : ``(m, z) -> a`` over the number system ``m``.
-    value, derivative : scalar float64 rules.
-    max_curvature : largest magnitude of the second derivative.
-    relative_curvature : largest magnitude of the second derivative divided by the first, where that is bounded.
-    value_ulp, derivative_ulp : bound on their error over ``domain``, in ulp of the exact result.
-    known_values : triples (argument, value, derivative), from the closed form.
+    expression : ``(m, z) -> a``, or ``(m, z, p) -> a`` with a parameter, over the number system ``m``.
+    value, derivative, second_derivative : scalar float64 rules of ``(z)``, or ``(z, p)``; derivatives are with respect
+        to z. Without a rule for the second derivative there is no Hessian.
+    value_ulp, derivative_ulp, second_derivative_ulp : bound on their error over ``domain``, in ulp of the exact result.
+    known_values : triples (argument, value, derivative) from the closed form, with the parameter at ``start``.
     source : where the formula is from.
     domain : arguments for which the ulp bounds hold (results neither overflow nor are subnormal).
     kinks : arguments without a derivative; there ``derivative`` gives the left slope.
+    range : bounds of the value over all arguments.
+    parameter : name of the parameter, like ``"slope"``, or None.
+    start : the parameter where a network does not say otherwise; the initial one, if it is learnable.
+    is_learnable : whether the parameter is a slice of theta, and not a constant of the network.
+    parameter_derivative : rule ``(z, p)`` for the derivative with respect to a learnable parameter.
+    float32_worst : pairs (argument, error in ulp of float32), of value and of derivative, where the float64 rule rounded
+        to float32 was seen to err most.
     """
 
     name: str
-    expression: Callable[[NumberSystem, Array], Array]
-    value: Callable[[float], float]
-    derivative: Callable[[float], float]
-    max_curvature: float
-    value_ulp: float
-    derivative_ulp: float
-    known_values: tuple[tuple[float, float, float], ...]
-    source: str
+    expression: Callable[..., Array]
+    value: Callable[..., float]
+    derivative: Callable[..., float]
+    second_derivative: Callable[..., float] | None = None
+    value_ulp: float = 4.0
+    derivative_ulp: float = 4.0
+    second_derivative_ulp: float = 8.0
+    known_values: tuple[tuple[float, float, float], ...] = ()
+    source: str = ""
     domain: tuple[float, float] = (-math.inf, math.inf)
     kinks: tuple[float, ...] = ()
-    relative_curvature: float = math.inf
+    range: tuple[float, float] = (-math.inf, math.inf)
+    parameter: str | None = None
+    start: float = 0.0
+    is_learnable: bool = False
+    parameter_derivative: Callable[[float, float], float] | None = None
+    float32_worst: tuple[tuple[float, float], ...] = ()
 
 
 def identity_value(z: float) -> float:
