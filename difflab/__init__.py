@@ -8,6 +8,7 @@ from difflab.backends import (
     Backprop,
     Certified,
     FiniteDifference,
+    NotFinite,
     Prepared,
     Refused,
     Symbolic,
@@ -15,7 +16,8 @@ from difflab.backends import (
 )
 from difflab.discrepancy import Discrepancy, discrepancy
 from difflab.errors import known
-from difflab.network import MLP, Dense
+from difflab.layers import BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
+from difflab.network import MLP
 from difflab.reference import Reference, reference_gradient
 
 
@@ -26,13 +28,21 @@ __all__ = [
     "MLP",
     "Backend",
     "Backprop",
+    "BatchNorm",
     "Certified",
     "Dense",
     "Discrepancy",
+    "Dropout",
+    "Elementwise",
     "FiniteDifference",
+    "Maxout",
+    "Multiply",
+    "NotFinite",
     "Prepared",
     "Reference",
     "Refused",
+    "Residual",
+    "Softmax",
     "Symbolic",
     "Unsupported",
     "discrepancy",

@@ -13,8 +13,23 @@ import sympy
 
 from difflab.network import MLP
 from difflab.number_systems import Symbols
-from difflab.program import primal
+from difflab.program import Program, total, values
 
+
+def _select(conditions: list[Any], choices: list[Any], default: Any) -> Any:
+    """NumPy's own takes no numbers where there are arrays."""
+    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
+        default = np.where(condition, choice, default)
+    return default
+
+
+def _sqrt(z: Any) -> Any:
+    """NumPy's own takes no integer beyond 64 bits, as exact constants have."""
+    return np.sqrt(np.asarray(z, np.float64))
+
+
+MODULES = [{"select": _select, "sqrt": _sqrt}, "scipy", "numpy"]
+"""Where generated code finds its functions."""
 
 RECURSION_LIMIT = 20_000
 """SymPy recurses on the depth of expressions; at Python's own limit a net of depth 60 already fails."""
@@ -22,11 +37,19 @@ RECURSION_LIMIT = 20_000
 
 @dataclass(frozen=True)
 class Derivation:
-    """The loss of one sample and its derivative with respect to every parameter, as SymPy gives them."""
+    """A loss and its derivative with respect to every parameter, as SymPy gives them.
+
+    Attributes
+    ----------
+    theta : the symbols of the parameters.
+    samples : the symbols of all else that the loss depends on: x, y and masks of one sample, or of all samples of the
+        batch one after the other.
+    loss : of that sample, not divided by anything and without totals; or of that batch.
+    gradient : one expression for each parameter.
+    """
 
     theta: list[sympy.Symbol]
-    x: list[sympy.Symbol]
-    y: list[sympy.Symbol]
+    samples: list[sympy.Symbol]
     loss: sympy.Expr
     gradient: list[sympy.Expr]
 
@@ -55,14 +78,35 @@ def _symbols(letter: str, n: int) -> list[sympy.Symbol]:
     return [sympy.Symbol(f"{letter}{i}", real=True) for i in range(n)]
 
 
-def derive(net: MLP) -> Derivation:
-    """Differentiate the primal run on symbols, one ``sympy.diff`` per parameter."""
-    theta, x, y = (_symbols(*of) for of in (("w", net.n_params), ("x", net.n_inputs), ("y", net.n_outputs)))
+def derive_sample(net: MLP) -> Derivation:
+    """Differentiate the primal of one sample run on symbols, one ``sympy.diff`` per parameter."""
+    program = net.program
+    return _derive(net, 1, lambda made: made[program.losses][0])
+
+
+def derive_batch(net: MLP, batch: int) -> Derivation:
+    """Differentiate the loss of a whole batch, where the loss of a sample depends on the others."""
+    return _derive(net, batch, lambda made: total(net.program, Symbols(), made))
+
+
+def derive_totals(net: MLP) -> Derivation:
+    """Differentiate what is added once to the loss of a batch."""
+    program = net.program
+    return _derive(net, 1, lambda made: sympy.sympify(sum(made[number] for number in program.totals)))
+
+
+def _derive(net: MLP, batch: int, loss_of: Callable[[list[Any]], sympy.Expr]) -> Derivation:
+    program, theta = net.program, _symbols("w", net.n_params)
+    given = [_symbols(letter, batch * width) for letter, width in zip(_letters(program), program.widths, strict=False)]
+    x, y, *masks = (np.array(symbols, object).reshape(batch, -1) for symbols in given)
     with deep_recursion():
-        arrays = (np.array(symbols, object) for symbols in (theta, x, y))
-        flat, inputs, targets = arrays
-        loss = primal(net.program, Symbols(), flat, inputs[None], targets[None])
-        return Derivation(theta, x, y, loss, [sympy.diff(loss, w) for w in theta])
+        loss = loss_of(values(program, Symbols(), np.array(theta, object), x, y, masks))
+        return Derivation(theta, sum(given, start=[]), loss, [sympy.diff(loss, w) for w in theta])
+
+
+def _letters(program: Program) -> list[str]:
+    """What symbols of each given value start with."""
+    return ["x", "y", *(f"m{i}_" for i in range(len(program.masks)))]
 
 
 def share(derivation: Derivation) -> Shared:
@@ -111,21 +155,21 @@ def shared_operations(shared: Shared) -> int:
 
 
 def compile_numpy(derivation: Derivation, shared: Shared) -> Callable[..., list[Any]]:
-    """A Python function ``(theta, x, y) -> [loss, *gradient]`` on NumPy arrays.
+    """A Python function ``(theta, samples) -> [loss, *gradient]`` on NumPy arrays.
 
-    ``theta`` holds numbers, ``x`` and ``y`` hold one array per column, so that one call serves a batch.
+    ``theta`` holds numbers, ``samples`` numbers, or one array for each symbol, so that one call serves a batch.
     """
     with deep_recursion():
         return sympy.lambdify(
-            [derivation.theta, derivation.x, derivation.y],
+            [derivation.theta, derivation.samples],
             [derivation.loss, *derivation.gradient],
-            modules="numpy",
+            modules=MODULES,
             cse=lambda expressions: (shared.assignments, shared.outputs),
         )
 
 
 def compile_loss(derivation: Derivation) -> Callable[..., Any]:
-    """A Python function ``(theta, x, y) -> losses`` on NumPy arrays, laid out as in :func:`compile_numpy`."""
+    """A Python function ``(theta, samples) -> loss`` on NumPy arrays, as by :func:`compile_numpy`."""
     with deep_recursion():
-        arguments = [derivation.theta, derivation.x, derivation.y]
-        return sympy.lambdify(arguments, derivation.loss, modules="numpy", cse=True)
+        arguments = [derivation.theta, derivation.samples]
+        return sympy.lambdify(arguments, derivation.loss, modules=MODULES, cse=True)

@@ -1,98 +1,33 @@
-"""Networks: layers, their lowering to a program, and the layout of theta."""
+"""Networks: layers and a loss, their program, and the layout of theta."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 
+import msgspec
 import numpy as np
 
 from difflab.errors import known
-from difflab.primitives.activations import ACTIVATIONS
+from difflab.initialisation import INITIALISATIONS
+from difflab.layers import AnyLayer, Dense, Lowering, checked_layers, checked_units, count, lower_all
 from difflab.primitives.losses import LOSSES
-from difflab.program import INPUTS, TARGETS, Instruction, Parameter, Program
+from difflab.program import INPUTS, TARGETS, Parameter, Program
 
 
-MAX_UNITS = 1_000_000
 MAX_PARAMS = 2**31 - 1
 MAX_LAYERS = 1000
 REDUCTIONS = ("mean", "sum")
 
 
-def checked_units(units: int, what: str) -> int:
-    if isinstance(units, bool) or not isinstance(units, int | np.integer):
-        raise TypeError(f"{what} must be an integer, got {units!r} that is a {type(units).__name__}")
-    if not 1 <= units <= MAX_UNITS:
-        raise ValueError(f"{what} must be from 1 to {MAX_UNITS}, got {units}")
-    return int(units)
-
-
-@dataclass
-class Lowering:
-    """A program under construction: instructions and parameters so far."""
-
-    widths: list[int]
-    instructions: list[Instruction] = field(default_factory=list)
-    parameters: list[Parameter] = field(default_factory=list)
-    n_params: int = 0
-
-    def parameter(self, name: str, shape: tuple[int, ...]) -> Parameter:
-        """A new slice at the end of theta."""
-        made = Parameter(name, self.n_params, shape)
-        self.parameters.append(made)
-        self.n_params += made.size
-        return made
-
-    def append(
-        self,
-        operation: str,
-        inputs: tuple[int, ...],
-        width: int,
-        parameters: tuple[Parameter, ...] = (),
-        function: str | None = None,
-    ) -> int:
-        """Append an instruction and return the number of the value it makes."""
-        self.instructions.append(Instruction(operation, inputs, width, parameters, function))
-        self.widths.append(width)
-        return len(self.widths) - 1
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A fully connected layer, ``a = activation(W a + b)``.
-
-    Parameters
-    ----------
-    units : number of neurons, 1 or more
-    activation : a name in ``ACTIVATIONS``
-
-    Raises
-    ------
-    ValueError
-        If the activation is unknown or ``units`` is out of range.
-    """
-
-    units: int
-    activation: str = "identity"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "units", checked_units(self.units, "units of Dense"))
-        known(self.activation, ACTIVATIONS, "activation")
-
-    def lower(self, lowering: Lowering, a: int, name: str) -> int:
-        """Append the layer's instructions to ``lowering``, reading value ``a``; return its output value."""
-        weight = lowering.parameter(f"{name}.weight", (self.units, lowering.widths[a]))
-        bias = lowering.parameter(f"{name}.bias", (self.units,))
-        z = lowering.append("affine", (a,), self.units, (weight, bias))
-        if self.activation == "identity":
-            return z
-        return lowering.append("activation", (z,), self.units, function=self.activation)
-
-
 @dataclass(frozen=True)
 class MLP:
     """A network with a loss: data, to be lowered to a program.
+
+    The loss of a batch is the mean or the sum of the losses of its samples, plus l1 sum |w| + l2 / 2 sum w**2 over all
+    weights (no biases; shared weights once).
 
     Parameters
     ----------
@@ -100,29 +35,52 @@ class MLP:
     layers : the layers in order; the last one gives the outputs (logits, for a cross-entropy)
     loss : a name in ``LOSSES``
     reduction : ``"mean"`` or ``"sum"`` of the losses of the samples
+    l1, l2 : strengths of the penalties, 0 or more
+    label_smoothing : share s of the weight of a target that goes to all C classes alike: y (1 - s) + s / C
 
     Raises
     ------
-    ValueError
-        If a name is unknown, a width is out of range or there is no layer.
+    TypeError, ValueError
+        If a name is unknown, a number out of range, there is no layer, or the layers do not fit.
     """
 
     n_inputs: int
-    layers: tuple[Dense, ...]
+    layers: tuple[AnyLayer, ...]
     loss: str = "softmax_cross_entropy"
     reduction: str = "mean"
+    l1: float = 0.0
+    l2: float = 0.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "layers", checked_layers(self.layers, "layers"))
         object.__setattr__(self, "n_inputs", checked_units(self.n_inputs, "n_inputs"))
-        if not all(isinstance(layer, Dense) for layer in self.layers):
-            raise TypeError(f"layers must be Dense(units, activation), got {self.layers}; or use MLP.dense(...)")
         known(self.loss, LOSSES, "loss")
         known(self.reduction, REDUCTIONS, "reduction")
-        if not 1 <= len(self.layers) <= MAX_LAYERS:
-            raise ValueError(f"a network must have from 1 to {MAX_LAYERS} layers, got {len(self.layers)}")
+        if count(self.layers) > MAX_LAYERS:
+            raise ValueError(f"a network must have from 1 to {MAX_LAYERS} layers, got {count(self.layers)}")
+        self._check_terms()
         if self.n_params > MAX_PARAMS:
             raise ValueError(f"{self} has {self.n_params} parameters, more than {MAX_PARAMS}; use narrower layers")
+
+    def _check_terms(self) -> None:
+        """Penalties, smoothing, and whether outputs are what the loss takes."""
+        for name in ("l1", "l2", "label_smoothing"):
+            number, most = getattr(self, name), 1 if name == "label_smoothing" else math.inf
+            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < most:
+                raise ValueError(f"{name} must be a number from 0 to below {most:g}, got {number!r}")
+            object.__setattr__(self, name, float(number))
+        row = LOSSES[self.loss]
+        if self.label_smoothing and row.smoothing_classes is None:
+            names = ", ".join(name for name, loss in LOSSES.items() if loss.smoothing_classes)
+            raise ValueError(
+                f"label_smoothing must be 0 for {self.loss}, got {self.label_smoothing}; it is for {names}"
+            )
+        if row.outputs == (0.0, 1.0) and not self.layers[-1].is_probability():
+            raise ValueError(
+                f"{self.loss} takes probabilities, got outputs of {self.layers[-1]}; end with Softmax() or an "
+                "activation 'sigmoid', or use a cross-entropy, which takes logits"
+            )
 
     @classmethod
     def dense(
@@ -143,33 +101,43 @@ class MLP:
         if not isinstance(widths, Sequence | np.ndarray) or len(widths) < 2:
             raise ValueError(f"widths must list inputs and outputs at least, like [4, 3, 10], got {widths!r}")
         layers = [Dense(units, hidden) for units in widths[1:]]
-        layers[-1] = replace(layers[-1], activation=output)
+        layers[-1] = msgspec.structs.replace(layers[-1], activation=output)
         return cls(widths[0], tuple(layers), loss, reduction)
 
     def __str__(self) -> str:
-        return f"MLP {'-'.join(map(str, self.widths))}"
+        return f"MLP {self.label}"
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        return (self.n_inputs, *(layer.units for layer in self.layers))
-
-    @property
-    def n_outputs(self) -> int:
-        return self.widths[-1]
+    def label(self) -> str:
+        """Inputs and layers in short, like ``64-32-10``."""
+        return "-".join([str(self.n_inputs), *(layer.label for layer in self.layers)])
 
     @cached_property
     def _lowering(self) -> Lowering:
-        lowering = Lowering(widths=[self.n_inputs, self.n_outputs])
-        a = INPUTS
-        for number, layer in enumerate(self.layers, 1):
-            a = layer.lower(lowering, a, f"dense{number}")
-        lowering.append("loss", (a, TARGETS), 1, function=self.loss)
+        lowering = Lowering(widths={INPUTS: self.n_inputs}, n_masks=sum(layer.n_masks for layer in self.layers))
+        a = lower_all(self.layers, lowering, INPUTS)
+        lowering.widths[TARGETS] = lowering.widths[a]
+        target = TARGETS
+        classes_of = LOSSES[self.loss].smoothing_classes
+        if self.label_smoothing and classes_of:
+            classes = classes_of(lowering.widths[a])
+            constants = self.label_smoothing, float(classes)
+            target = lowering.append("label_smoothing", (TARGETS,), lowering.widths[a], constants=constants)
+        lowering.append("loss", (a, target), 1, function=self.loss)
+        for weight in lowering.parameters if self.l1 or self.l2 else ():
+            if weight.is_weight:
+                lowering.append("penalty", (), 1, parameters=(weight,), constants=(self.l1, self.l2))
         return lowering
 
     @cached_property
     def program(self) -> Program:
         """The Wengert list of the network."""
-        return Program(tuple(self._lowering.instructions), self.n_inputs, self.n_outputs, self.reduction)
+        made = self._lowering
+        return Program(tuple(made.instructions), self.n_inputs, self.n_outputs, self.reduction, tuple(made.masks))
+
+    @property
+    def n_outputs(self) -> int:
+        return self._lowering.widths[TARGETS]
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -197,19 +165,22 @@ class MLP:
         index = np.unravel_index(i - parameter.offset, parameter.shape)
         return f"{parameter.name}[{','.join(map(str, index))}]"
 
-    def init(self, seed: int | np.random.Generator = 0) -> np.ndarray:
-        """Initial parameters: Glorot uniform weights, zero biases.
+    def init(self, seed: int | np.random.Generator = 0, scheme: str = "glorot_uniform") -> np.ndarray:
+        """Initial parameters: weights drawn by a scheme, biases 0, gammas 1, learnable activations where they start.
 
-        Weights are uniform in +-sqrt(6 / (in + out)) [Glorot, Bengio 2010].
+        Parameters
+        ----------
+        seed : of ``numpy.random.default_rng``, or a generator
+        scheme : a name in ``INITIALISATIONS``
 
         Returns
         -------
         theta : (n_params,) float64
         """
+        row = INITIALISATIONS[known(scheme, INITIALISATIONS, "initialisation")]
         rng = np.random.default_rng(seed)
-        theta = np.zeros(self.n_params)
+        theta = np.empty(self.n_params)
         for parameter in self.parameters:
-            if len(parameter.shape) == 2:
-                bound = np.sqrt(6.0 / sum(parameter.shape))
-                parameter.of(theta)[...] = rng.uniform(-bound, bound, parameter.shape)
+            drawn = row.draw(rng, (parameter.shape[0], parameter.shape[-1])) if parameter.is_weight else parameter.start
+            parameter.of(theta)[...] = drawn
         return theta

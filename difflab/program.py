@@ -2,86 +2,115 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from difflab.number_systems import Array, NumberSystem
-from difflab.primitives.operations import OPERATIONS
-
-
-INPUTS, TARGETS = 0, 1
-"""The values that every program starts from."""
+from difflab.primitives.operations import INPUTS, OPERATIONS, TARGETS, Instruction, Parameter
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A named slice of theta, in C order."""
+class Mask:
+    """Zeros and ones drawn for each sample: zero with probability ``p``, from a seed of their own."""
 
-    name: str
-    offset: int
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    def of(self, theta: Array) -> Array:
-        """The parameter as a view of ``theta`` in its own shape."""
-        return theta[self.offset : self.offset + self.size].reshape(self.shape)
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One operation on earlier values; value 0 is x, value 1 is y, instruction i makes value i + 2."""
-
-    operation: str
-    inputs: tuple[int, ...]
     width: int
-    parameters: tuple[Parameter, ...] = ()
-    function: str | None = None
+    p: float
+    seed: int
+
+    def draw(self, batch: int) -> np.ndarray:
+        """(batch, width) float64; the same rows for the first samples of any batch."""
+        return (np.random.default_rng(self.seed).random((batch, self.width)) >= self.p).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Program:
-    """Instructions in order of evaluation; the last one gives the loss of each sample."""
+    """Instructions in order of evaluation.
+
+    Value 0 is x, value 1 is y, then come the masks, then what each instruction makes. One instruction is the loss of
+    each sample; those after it, if any, are totals that are added to the loss of the batch.
+    """
 
     instructions: tuple[Instruction, ...]
     n_inputs: int
     n_outputs: int
     reduction: str
+    masks: tuple[Mask, ...] = ()
 
-    def width_of(self, value: int) -> int:
-        if value in (INPUTS, TARGETS):
-            return (self.n_inputs, self.n_outputs)[value]
-        return self.instructions[value - 2].width
+    @property
+    def n_given(self) -> int:
+        """How many values there are before the first instruction."""
+        return 2 + len(self.masks)
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """The width of every value."""
+        given = (self.n_inputs, self.n_outputs, *(mask.width for mask in self.masks))
+        return given + tuple(instruction.width for instruction in self.instructions)
+
+    @property
+    def numbered(self) -> list[tuple[int, Instruction]]:
+        """Every instruction with the number of the value it makes."""
+        return list(enumerate(self.instructions, self.n_given))
+
+    @cached_property
+    def totals(self) -> tuple[int, ...]:
+        """The values that are added to the loss of the batch."""
+        return tuple(number for number, step in self.numbered if OPERATIONS[step.operation].is_total)
+
+    @property
+    def losses(self) -> int:
+        """The value that holds the loss of each sample."""
+        return len(self.widths) - len(self.totals) - 1
+
+    @cached_property
+    def couples_samples(self) -> bool:
+        """Whether the loss of a sample depends on the other samples of its batch."""
+        return any(OPERATIONS[instruction.operation].couples_samples for instruction in self.instructions)
+
+    def draw_masks(self, batch: int) -> list[np.ndarray]:
+        """The masks of a batch, each (batch, width)."""
+        return [mask.draw(batch) for mask in self.masks]
+
+    def divisor(self, batch: int) -> int:
+        """What the sum of the losses is divided by."""
+        return batch if self.reduction == "mean" else 1
 
 
-def values(program: Program, m: NumberSystem, theta: Array, x: Array, y: Array) -> list[Array]:
-    """Every value of the program, ``[x, y, ...]``; the last holds the loss of each sample, shape (batch,)."""
-    made = [x, y]
-    for instruction in program.instructions:
-        primal = OPERATIONS[instruction.operation].primal
-        inputs = [made[i] for i in instruction.inputs]
-        parameters = [parameter.of(theta) for parameter in instruction.parameters]
-        made.append(primal(m, inputs, parameters, instruction.function))
-    return made
-
-
-def divisor(program: Program, batch: int) -> int:
-    """What the sum of the losses is divided by."""
-    return batch if program.reduction == "mean" else 1
-
-
-def primal(program: Program, m: NumberSystem, theta: Array, x: Array, y: Array) -> Array:
-    """The loss of a batch as one number of the system ``m``.
+def values(
+    program: Program, m: NumberSystem, theta: Array, x: Array, y: Array, masks: list[Array] | None = None
+) -> list[Array]:
+    """Every value of the program, ``[x, y, *masks, ...]``; that of the loss has shape (batch,), totals shape ().
 
     Parameters
     ----------
     theta : (n_params,) array of numbers of ``m``
     x : (batch, n_inputs) array of numbers of ``m``
     y : (batch, n_outputs) array of numbers of ``m``
+    masks : (batch, width) arrays of numbers of ``m``, if not those that the program draws
     """
-    losses = values(program, m, theta, x, y)[-1]
-    total = m.sum(losses)
-    parts = divisor(program, len(x))
-    return total if parts == 1 else total / parts
+    made = [x, y, *(map(m.array, program.draw_masks(len(x))) if masks is None else masks)]
+    for instruction in program.instructions:
+        inputs = [made[i] for i in instruction.inputs]
+        parameters = [parameter.of(theta) for parameter in instruction.parameters]
+        made.append(OPERATIONS[instruction.operation].primal(m, instruction, inputs, parameters))
+    return made
+
+
+def total(program: Program, m: NumberSystem, made: list[Array]) -> Array:
+    """The loss of a batch from all values of the program."""
+    losses = made[program.losses]
+    parts = program.divisor(len(losses))
+    loss = m.sum(losses) if parts == 1 else m.sum(losses) / parts
+    return sum((made[number] for number in program.totals), start=loss)
+
+
+def primal(
+    program: Program, m: NumberSystem, theta: Array, x: Array, y: Array, masks: list[Array] | None = None
+) -> Array:
+    """The loss of a batch as one number of the system ``m``; arguments as for :func:`values`."""
+    return total(program, m, values(program, m, theta, x, y, masks))
+
+
+__all__ = ["INPUTS", "TARGETS", "Instruction", "Mask", "Parameter", "Program", "primal", "total", "values"]

@@ -2,7 +2,7 @@
 
 from difflab.backends.backprop import Backprop
 from difflab.backends.certified import Certified
-from difflab.backends.contract import Backend, Prepared, Refused, Unsupported
+from difflab.backends.contract import Backend, NotFinite, Prepared, Refused, Unsupported
 from difflab.backends.finite_difference import FiniteDifference
 from difflab.backends.symbolic import Symbolic
 
@@ -17,6 +17,7 @@ __all__ = [
     "Backprop",
     "Certified",
     "FiniteDifference",
+    "NotFinite",
     "Prepared",
     "Refused",
     "Symbolic",

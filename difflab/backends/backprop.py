@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -14,7 +14,6 @@ from difflab.backends.rounding import rounding_errors
 from difflab.counting import sweep_operations
 from difflab.errors import known
 from difflab.network import MLP
-from difflab.program import divisor
 
 
 if TYPE_CHECKING:
@@ -50,8 +49,8 @@ class PreparedBackprop(Prepared):
         # Here and not above: importing numba takes longer than most commands.
         from difflab.kernels import sweeps
 
-        self._sweeps: ModuleType = sweeps
-        self._table = sweeps.encode(net.program)
+        self._sweeps: ModuleType = sweeps.up_to_date()
+        self._encoded = self._sweeps.encode(net.program)
         self._workspace: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
         self.facts["gradient_ops"] = sweep_operations(net.program)
         self.facts["primal_calls"] = 1
@@ -60,41 +59,37 @@ class PreparedBackprop(Prepared):
     def _compile(self) -> None:
         """Run both sweeps once on zeros, so that evaluation never waits for the compiler."""
         theta, x, y = (np.zeros(shape, self.dtypes[0]) for shape in self._shapes())
-        self.value(theta, x, y)
-        self.value_and_gradient(theta, x, y)
+        self.value(theta, x, y, allow_nonfinite=True)
+        self.value_and_gradient(theta, x, y, allow_nonfinite=True)
 
     def _shapes(self) -> tuple[tuple[int, ...], ...]:
         return (self.net.n_params,), (1, self.net.n_inputs), (1, self.net.n_outputs)
 
     def _buffers(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Values, cotangents and scratch for a batch size; kept until another size is asked for."""
+        """Values with the masks in their place, cotangents, scratch; kept until another batch size is asked for."""
         if self._workspace is None or self._workspace[0] != batch:
-            entries = batch * self._sweeps.workspace_columns(self._table)
-            scratch = self._sweeps.scratch_size(self._table, batch)
-            _check_memory(self.net, batch, (2 * entries + scratch) * np.dtype(self.dtypes[0]).itemsize)
-            sizes = (entries, entries, scratch)
-            values, cotangents, products = (np.empty(size, self.dtypes[0]) for size in sizes)
-            self._workspace = batch, values, cotangents, products
+            sizes = (batch * self._encoded.columns,) * 2 + (self._encoded.scratch_size(batch),)
+            _check_memory(self.net, batch, sum(sizes) * np.dtype(self.dtypes[0]).itemsize)
+            values, cotangents, scratch = (np.empty(size, self.dtypes[0]) for size in sizes)
+            masks = [mask.ravel() for mask in self.net.program.draw_masks(batch)]
+            if masks:
+                end = batch * self._encoded.first_made
+                values[end - sum(map(len, masks)) : end] = np.concatenate(masks)
+            self._workspace = batch, values, cotangents, scratch
         return self._workspace[1:]
 
+    def _inputs(self, arguments: Arguments) -> tuple[Any, ...]:
+        parts = self.net.program.divisor(len(arguments.x))
+        encoded = self._encoded
+        return encoded.table, encoded.constants, arguments.theta, arguments.x, arguments.y, parts
+
     def _value(self, arguments: Arguments) -> float:
-        batch = len(arguments.x)
-        values, cotangents, _ = self._buffers(batch)
-        parts = divisor(self.net.program, batch)
-        return self._sweeps.value(self._table, arguments.theta, arguments.x, arguments.y, parts, values, cotangents)
+        values, cotangents, _ = self._buffers(len(arguments.x))
+        return self._sweeps.value(*self._inputs(arguments), values, cotangents)
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
-        batch = len(arguments.x)
-        parts = divisor(self.net.program, batch)
-        return self._sweeps.value_and_gradient(
-            self._table,
-            arguments.theta,
-            arguments.x,
-            arguments.y,
-            parts,
-            *self._buffers(batch),
-            arguments.out,
-        )
+        buffers = self._buffers(len(arguments.x))
+        return self._sweeps.value_and_gradient(*self._inputs(arguments), *buffers, arguments.out)
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return rounding_errors(self.net, theta, x, y, self.dtypes[0]).gradient

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ from difflab.number_systems import (
     ball_precision,
     coefficient,
 )
-from difflab.primitives.activations import ACTIVATIONS
-from difflab.primitives.losses import LOSSES
-from difflab.program import INPUTS, Instruction, divisor, primal, values
+from difflab.primitives.operations import INPUTS, OPERATIONS, Instruction
+from difflab.primitives.operations.penalty import penalty_terms
+from difflab.program import Program, primal, total, values
 
 
 FIRST_BITS = 128
@@ -35,6 +36,9 @@ MAX_BITS = 2**14
 
 MAX_ONE_SIDED_WORK = 2_000_000
 """Entries times samples at kinks times parameters, a few seconds' worth; beyond it the hull of all slopes must do."""
+
+SHIFTED = ("affine", "add", "batch_norm", "batch_norm_inference")
+"""Operations that pass on a constant shift of a unit over the batch, and add their last parameter to it."""
 
 ROUNDED, ENCLOSED, KINK = "rounded", "enclosed", "kink"
 """Entry statuses: the nearest float64 is proven; only an interval is; a kink has a say in the derivative."""
@@ -151,12 +155,12 @@ def _enclosure(net: MLP, arguments: Arguments, bits: int) -> tuple[Enclosure, bo
     """The enclosure at the working precision, and whether value and entries are as good as they can get."""
     theta, x, y = (BALLS.array(a) for a in (arguments.theta, arguments.x, arguments.y))
     made = values(net.program, BALLS, theta, x, y)
-    value = made[-1].sum() / divisor(net.program, len(x))
-    gradient = reverse_sweep(net, theta, made, SERIES)
+    value = total(net.program, BALLS, made)
+    gradient = reverse_sweep(net.program, theta, made, SERIES)
     nearest, lower, upper, unique = _bounds(gradient)
     status = np.where(unique, ROUNDED, ENCLOSED)
-    if _rows_at_kinks(net, made).any():
-        _, lower, upper, certain = _bounds(reverse_sweep(net, theta, made, SERIES_BOTH_SIDES))
+    if _meets_kinks(net.program, theta, made):
+        _, lower, upper, certain = _bounds(reverse_sweep(net.program, theta, made, SERIES_BOTH_SIDES))
         status[unique & ~certain] = KINK
     residual = np.array([float(g - n) for g, n in zip(gradient, nearest.tolist(), strict=True)])
     is_final = bool((status != ENCLOSED).all()) and _rounds_uniquely(value)
@@ -180,112 +184,230 @@ def _with_one_sided(made: Enclosure, arguments: Arguments) -> Enclosure:
     net, torn = made.net, np.flatnonzero(made.status == KINK)
     if not len(torn):
         return made
+    program = net.program
     theta, x, y = (BALLS.array(a) for a in (arguments.theta, arguments.x, arguments.y))
-    all_values = values(net.program, BALLS, theta, x, y)
-    at_kink, parts = _rows_at_kinks(net, all_values), divisor(net.program, len(x))
-    if len(torn) * at_kink.sum() * net.n_params > MAX_ONE_SIDED_WORK:
+    all_values = values(program, BALLS, theta, x, y)
+    at_kink, parts = _samples_at_kinks(program, theta, all_values), program.divisor(len(x))
+    if program.couples_samples:
+        at_kink[:] = at_kink.any()
+    if len(torn) * max(at_kink.sum(), 1) * net.n_params > MAX_ONE_SIDED_WORK:
         return made
-    smooth = reverse_sweep(net, theta, [value[~at_kink] for value in all_values], SERIES, parts)
+    given = [value[at_kink] for value in all_values[: program.n_given]]
+    smooth = reverse_sweep(program, theta, _of_samples(program, all_values, ~at_kink), SERIES, parts, with_totals=False)
     for i in torn:
-        slopes = np.array(
-            [smooth[i] + _slope(net, theta, x[at_kink], y[at_kink], int(i), side) / parts for side in (-1, 1)]
-        )
+        slopes = np.array([smooth[i] + _slope(program, theta, given, parts, int(i), side) for side in (-1, 1)])
         _, lower, upper, _ = _bounds(slopes)
         made.lower[i], made.upper[i] = lower.min(), upper.max()
     return made
 
 
-def _slope(net: MLP, theta: Array, x: Array, y: Array, i: int, side: int) -> Any:
-    """The derivative of the sum of losses along entry ``i`` to one side, by the primal in series."""
+def _of_samples(program: Program, made: list[Array], which: np.ndarray) -> list[Array]:
+    """All values of some of the samples; totals are of no sample."""
+    return [value if number in program.totals else value[which] for number, value in enumerate(made)]
+
+
+def _slope(program: Program, theta: Array, given: list[Array], parts: int, i: int, side: int) -> Any:
+    """The derivative along entry ``i`` to one side, of the totals and of the samples given, by the primal in series."""
     tangent = np.zeros(len(theta), object)
     tangent[i] = side
-    losses = values(net.program, SERIES_AHEAD, SERIES_AHEAD.line(theta, tangent), x, y)[-1]
-    return side * coefficient(losses, 1).sum()
+    line = SERIES_AHEAD.line(theta, tangent)
+    slope = sum((_primal_of_total(program, number, line)[1] for number in program.totals), start=0)
+    x, y, *masks = given
+    if len(x):
+        losses = values(program, SERIES_AHEAD, line, x, y, masks)[program.losses]
+        slope = slope + coefficient(losses, 1).sum() / parts
+    return side * slope
 
 
-def _rows_at_kinks(net: MLP, made: list[Array]) -> np.ndarray:
-    """Which samples have a pre-activation that is exactly a kink of its activation, (batch,) bool."""
-    found = np.zeros(len(made[0]), bool)
-    for instruction in net.program.instructions:
-        if instruction.operation == "activation":
-            z = made[instruction.inputs[0]]
-            for kink in ACTIVATIONS[str(instruction.function)].kinks:
-                found |= np.frompyfunc(lambda ball, at=kink: (ball - at).is_zero(), 1, 1)(z).astype(bool).any(axis=1)
+def _primal_of_total(program: Program, number: int, line: Array) -> Any:
+    step = program.instructions[number - program.n_given]
+    return OPERATIONS[step.operation].primal(
+        SERIES_AHEAD, step, [], [parameter.of(line) for parameter in step.parameters]
+    )
+
+
+def _distances(program: Program, theta: Array, made: list[Array], is_total: bool) -> list[Array]:
+    """What is 0 where an operation meets a kink, for the operations on samples or for the totals."""
+    return [
+        distance
+        for step in program.instructions
+        if OPERATIONS[step.operation].is_total == is_total
+        for distance in OPERATIONS[step.operation].kinks(
+            step, [made[i] for i in step.inputs], [parameter.of(theta) for parameter in step.parameters]
+        )
+    ]
+
+
+def _is_zero(balls: Array) -> np.ndarray:
+    return np.frompyfunc(lambda ball: ball.is_zero(), 1, 1)(balls).astype(bool)
+
+
+def _samples_at_kinks(program: Program, theta: Array, made: list[Array]) -> np.ndarray:
+    """Which samples meet a kink exactly, (batch,) bool."""
+    found = np.zeros(len(made[INPUTS]), bool)
+    for distance in _distances(program, theta, made, is_total=False):
+        found |= _is_zero(distance).any(axis=1)
     return found
 
 
-def reverse_sweep(net: MLP, theta: Array, made: list[Array], series: Series, parts: int | None = None) -> Array:
+def _meets_kinks(program: Program, theta: Array, made: list[Array]) -> bool:
+    of_totals = _distances(program, theta, made, is_total=True)
+    return bool(_samples_at_kinks(program, theta, made).any()) or any(_is_zero(d).any() for d in of_totals)
+
+
+@dataclass
+class _Sweep:
+    """A reverse sweep under way: what it reads, and the cotangents and the gradient so far."""
+
+    program: Program
+    theta: Array
+    made: list[Array]
+    series: Series
+    cotangents: list[Any]
+    gradient: Array
+    centred: frozenset[int]
+
+    def add(self, value: int, bar: Array) -> None:
+        """Add to the cotangent of a value; given values need none."""
+        if value >= self.program.n_given:
+            self.cotangents[value] = self.cotangents[value] + bar
+
+
+def reverse_sweep(
+    program: Program,
+    theta: Array,
+    made: list[Array],
+    series: Series,
+    parts: int | None = None,
+    with_totals: bool = True,
+) -> Array:
     """Balls of the gradient, shape (n_params,), from the balls of all values of the program.
 
-    ``parts`` is what the sum of the losses is divided by, if ``made`` is not the whole batch.
+    Parameters
+    ----------
+    parts : what the sum of the losses is divided by, if ``made`` is not the whole batch
+    with_totals : whether penalties count
     """
-    program = net.program
-    parts = parts or divisor(program, len(made[-1]))
-    gradient = BALLS.array(np.zeros(net.n_params))
+    batch = len(made[INPUTS])
     cotangents: list[Any] = [0] * len(made)
-    cotangents[-1] = BALLS.array(np.ones(len(made[-1]))) / parts
-    for number, instruction in reversed(list(enumerate(program.instructions, 2))):
-        rule = _RULES[instruction.operation]
-        rule(instruction, theta, made, cotangents, cotangents[number], gradient, series)
+    gradient = BALLS.array(np.zeros(len(theta)))
+    if batch:
+        cotangents[program.losses] = BALLS.array(np.ones(batch)) / (parts or program.divisor(batch))
+    sweep = _Sweep(program, theta, made, series, cotangents, gradient, _centred(program))
+    for number, instruction in reversed(program.numbered):
+        if batch if number not in program.totals else with_totals:
+            _RULES.get(instruction.operation, _by_series)(sweep, instruction, number)
     return gradient
 
 
-def _affine(
-    instruction: Instruction,
-    theta: Array,
-    made: list,
-    cotangents: list,
-    z_bar: Array,
-    gradient: Array,
-    series: Series,
-) -> None:
+def _centred(program: Program) -> frozenset[int]:
+    """Values that may be shifted by a constant over the batch without any change, as before a batch norm.
+
+    Their cotangents sum to exactly 0 over the batch, which ball arithmetic alone could never show.
+    """
+    centred: set[int] = set()
+    readers: dict[int, list[bool]] = {}
+    for number, step in reversed(program.numbered):
+        if all(readers.get(number, [False])):
+            centred.add(number)
+        passes_on = step.operation == "batch_norm" or (step.operation in SHIFTED and number in centred)
+        for value in step.inputs:
+            readers.setdefault(value, []).append(passes_on)
+    return frozenset(centred)
+
+
+def _affine(sweep: _Sweep, instruction: Instruction, number: int) -> None:
     """W_bar += z_bar^T a, b_bar += sum of z_bar, a_bar += z_bar W."""
-    weight, bias = instruction.parameters
-    source = instruction.inputs[0]
-    weight.of(gradient)[...] += BALLS.matmul(z_bar.T, made[source])
-    bias.of(gradient)[...] += z_bar.sum(axis=0)
-    if source != INPUTS:
-        cotangents[source] = cotangents[source] + BALLS.matmul(z_bar, weight.of(theta))
+    (source,), (weight, *biases), z_bar = instruction.inputs, instruction.parameters, sweep.cotangents[number]
+    weight.of(sweep.gradient)[...] += BALLS.matmul(z_bar.T, sweep.made[source])
+    for bias in biases if number not in sweep.centred else ():
+        bias.of(sweep.gradient)[...] += z_bar.sum(axis=0)
+    if source >= sweep.program.n_given:
+        sweep.add(source, BALLS.matmul(z_bar, weight.of(sweep.theta)))
 
 
-def _activation(
-    instruction: Instruction,
-    theta: Array,
-    made: list,
-    cotangents: list,
-    a_bar: Array,
-    gradient: Array,
-    series: Series,
-) -> None:
-    source = instruction.inputs[0]
-    z = made[source]
-    expression = ACTIVATIONS[str(instruction.function)].expression
-    slope = coefficient(expression(series, series.line(z, np.ones(z.shape, object))), 1)
-    cotangents[source] = cotangents[source] + a_bar * slope
+def _penalty(sweep: _Sweep, instruction: Instruction, number: int) -> None:
+    (weight,) = instruction.parameters
+    line = _line(sweep.series, weight.of(sweep.theta), 1)
+    weight.of(sweep.gradient)[...] += coefficient(penalty_terms(sweep.series, instruction, line), 1)
 
 
-def _loss(
-    instruction: Instruction,
-    theta: Array,
-    made: list,
-    cotangents: list,
-    bar: Array,
-    gradient: Array,
-    series: Series,
-) -> None:
-    """One power series per output: the loss along each axis of z."""
-    source, target = instruction.inputs
-    z, y = made[source], made[target]
-    expression = LOSSES[str(instruction.function)].expression
-    slopes = np.empty(z.shape, object)
-    for k in range(z.shape[1]):
-        axis = np.zeros(z.shape, object)
+def _by_series(sweep: _Sweep, instruction: Instruction, number: int) -> None:
+    """Derivatives of the primal itself, along as many lines as its reach takes."""
+    row, bar = OPERATIONS[instruction.operation], sweep.cotangents[number]
+    inputs = [sweep.made[i] for i in instruction.inputs]
+    parameters = [parameter.of(sweep.theta) for parameter in instruction.parameters]
+    series = sweep.series
+
+    def slopes(place: int, line: Array, of_parameter: bool = False) -> Array:
+        moved = [*inputs], [*parameters]
+        moved[of_parameter][place] = line
+        return coefficient(row.primal(series, instruction, *_all_series(series, moved)), 1)
+
+    for place, value in enumerate(instruction.inputs):
+        if value >= sweep.program.n_given:
+            sweep.add(value, _ALONG[row.reach](partial(slopes, place), inputs[place], bar, series))
+    for place, parameter in enumerate(instruction.parameters):
+        slope = slopes(place, _line(series, parameters[place], 1), of_parameter=True)
+        terms = (bar * slope).sum(axis=0)
+        is_shift = instruction.operation in SHIFTED and place == len(parameters) - 1
+        if not (is_shift and number in sweep.centred):
+            parameter.of(sweep.gradient)[...] += terms if parameter.size > 1 else terms.sum()
+
+
+def _all_series(series: Series, moved: tuple[list[Array], list[Array]]) -> tuple[list[Array], list[Array]]:
+    """What does not move, as series without a slope."""
+    inputs, parameters = ([a if _is_series(a) else _line(series, a, 0) for a in arrays] for arrays in moved)
+    return inputs, parameters
+
+
+def _is_series(array: Array) -> bool:
+    return hasattr(array.flat[0], "coeffs")
+
+
+def _line(series: Series, array: Array, slope: int) -> Array:
+    return series.line(array, np.full(array.shape, slope, object))
+
+
+Slopes = Callable[[Array], Array]
+
+
+def _along_entries(slopes: Slopes, value: Array, bar: Array, series: Series) -> Array:
+    """All entries at once, as they do not meet."""
+    return bar * slopes(_line(series, value, 1))
+
+
+def _along_units(slopes: Slopes, value: Array, bar: Array, series: Series) -> Array:
+    """One unit of all samples at a time; ``bar`` is (batch,) or (batch, width)."""
+    found = np.empty(value.shape, object)
+    for k in range(value.shape[1]):
+        axis = np.zeros(value.shape, object)
         axis[:, k] = 1
-        slopes[:, k] = coefficient(expression(series, series.line(z, axis), y), 1)
-    cotangents[source] = cotangents[source] + slopes * bar[:, None]
+        found[:, k] = _sum_over_outputs(slopes(series.line(value, axis)) * bar)
+    return found
 
 
-_RULES: dict[str, Callable[..., None]] = {"affine": _affine, "activation": _activation, "loss": _loss}
+def _sum_over_outputs(terms: Array) -> Array:
+    return terms if terms.ndim == 1 else terms.sum(axis=1)
+
+
+def _along_samples(slopes: Slopes, value: Array, bar: Array, series: Series) -> Array:
+    """One sample of all units at a time, as units do not meet; a batch of one is its own mean."""
+    found = np.empty(value.shape, object)
+    for i in range(len(value)):
+        axis = np.zeros(value.shape, object)
+        axis[i] = 1
+        found[i] = (slopes(series.line(value, axis)) * bar).sum(axis=0)
+    return found if len(value) > 1 else 0 * found
+
+
+_ALONG: dict[str, Callable[[Slopes, Array, Array, Series], Array]] = {
+    "entry": _along_entries,
+    "sample": _along_units,
+    "column": _along_samples,
+}
+_RULES: dict[str, Callable[[_Sweep, Instruction, int], None]] = {"affine": _affine, "penalty": _penalty}
+"""Rules of linear algebra; all others are the power series of the primal."""
 
 
 def _bounds(balls: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

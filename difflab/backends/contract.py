@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,6 +20,21 @@ class Unsupported(ValueError):
     def __init__(self, backend: Backend, net: MLP, reason: str) -> None:
         self.reason = reason
         super().__init__(f"{backend!r} cannot differentiate {net}: {reason}")
+
+
+class NotFinite(FloatingPointError):
+    """Finite arguments gave a loss or a gradient that is not finite, as where something overflows."""
+
+    def __init__(self, backend: Backend, net: MLP, value: float, gradient: np.ndarray | None) -> None:
+        what = f"a loss of {value!r}"
+        if gradient is not None and not (finite := np.isfinite(gradient)).all():
+            i = int((~finite).argmax())
+            what += (
+                f" and {(~finite).sum()} of {len(gradient)} entries not finite, first {net.name_of(i)} = {gradient[i]}"
+            )
+        super().__init__(
+            f"{backend!r} got {what} from finite arguments of {net}; allow_nonfinite=True lets them through"
+        )
 
 
 class Refused(ValueError):
@@ -114,19 +130,27 @@ class Prepared(ABC):
         x : (batch, n_inputs)
         y : (batch, n_outputs), or class indices (batch,) where the loss takes them
         out : (n_params,) array to fill and return instead of a fresh one
-        allow_nonfinite : let NaN and infinities through
+        allow_nonfinite : let NaN and infinities through, in arguments and results
 
         Raises
         ------
         TypeError, ValueError
             If an argument is not as stated; nothing has been computed then.
+        NotFinite
+            If the loss or the gradient is not finite.
         """
         arguments = checked(self.net, theta, x, y, self.dtypes, out, allow_nonfinite)
-        return self._value_and_gradient(arguments), arguments.out
+        value = self._value_and_gradient(arguments)
+        if not (allow_nonfinite or (math.isfinite(value) and np.isfinite(arguments.out).all())):
+            raise NotFinite(self.backend, self.net, value, arguments.out)
+        return value, arguments.out
 
     def value(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, allow_nonfinite: bool = False) -> float:
         """The loss of a batch; arguments as for :meth:`value_and_gradient`."""
-        return self._value(checked(self.net, theta, x, y, self.dtypes, None, allow_nonfinite))
+        value = self._value(checked(self.net, theta, x, y, self.dtypes, None, allow_nonfinite))
+        if not (allow_nonfinite or math.isfinite(value)):
+            raise NotFinite(self.backend, self.net, value, None)
+        return value
 
     @abstractmethod
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

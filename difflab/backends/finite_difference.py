@@ -11,12 +11,12 @@ import numpy as np
 
 from difflab.backends.arguments import Arguments
 from difflab.backends.contract import Backend, Prepared
-from difflab.backends.rounding import rounding_errors
+from difflab.backends.rounding import gains, rounding_errors
 from difflab.counting import primal_operations
 from difflab.errors import known
 from difflab.network import MLP
 from difflab.number_systems import COMPLEX128, FLOAT64
-from difflab.program import divisor, primal, values
+from difflab.program import primal
 from difflab.stencils import CENTRAL, FORWARD, Stencil
 
 
@@ -106,26 +106,31 @@ class PreparedDifference(_PreparedOnPrimal):
         """Ten times the two errors of the stencil in each entry; kinks within a step are beyond it."""
         steps = np.array([self._step_at(entry) for entry in theta])
         value = max(abs(self.value(theta, x, y, allow_nonfinite=True)), 1.0)
-        scales = value * derivative_scales(self.net, theta, x, self.stencil.order + 1)
+        scales = value * derivative_scales(self.net, theta, x, y, self.stencil.order + 1)
         return 10 * (self.stencil.truncation_error(steps, scales) + self.stencil.rounding_error(steps, EPS * value))
 
 
-def derivative_scales(net: MLP, theta: np.ndarray, x: np.ndarray, k: int) -> np.ndarray:
+def derivative_scales(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
     """The scale of the derivative of order ``k`` with respect to each parameter, (n_params,).
 
     Such a derivative carries the k-th power of what the parameter is multiplied by, which is known, and of what
-    later layers amplify it by, at most the product of the spectral norms of their weights.
+    later operations amplify it by, at most the product of their gains.
     """
-    with np.errstate(all="ignore"):
-        made = values(net.program, FLOAT64, theta, x, np.zeros((len(x), net.n_outputs)))
-    scales = np.zeros(net.n_params)
-    gain = 1.0
-    for instruction in reversed(net.program.instructions):
-        if instruction.parameters:
-            reach = np.maximum(np.abs(made[instruction.inputs[0]]).max(axis=1), 1.0) ** k
-            for parameter in instruction.parameters:
-                parameter.of(scales)[...] += float(reach.sum()) / divisor(net.program, len(x)) * max(gain, gain**k)
-            gain *= float(np.linalg.norm(instruction.parameters[0].of(theta), 2))
+    made, each = gains(net, theta, x, y)
+    scales, program = np.zeros(net.n_params), net.program
+    amplified = [0.0] * len(made)
+    amplified[program.losses] = 1.0
+    for (number, step), gain in reversed(list(zip(program.numbered, each, strict=True))):
+        if number in program.totals:
+            amplified[number], reach = 1.0, np.ones(1)
+        else:
+            reach = np.maximum(np.abs(made[step.inputs[0]]).max(axis=1), 1.0) ** k
+        later = max(amplified[number], amplified[number] ** k)
+        for parameter in step.parameters:
+            parameter.of(scales)[...] += float(reach.sum()) / program.divisor(len(x)) * later
+        for value in step.inputs:
+            is_loss = number == program.losses
+            amplified[value] += amplified[number] * (1.0 if is_loss else gain)
     return scales
 
 
@@ -149,5 +154,5 @@ class PreparedComplexStep(_PreparedOnPrimal):
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Roundings, and the term of second order in the step."""
-        truncation = self.step**2 / 6 * derivative_scales(self.net, theta, x, 3)
+        truncation = self.step**2 / 6 * derivative_scales(self.net, theta, x, y, 3)
         return rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient + truncation

@@ -7,20 +7,15 @@ gradient that is off by its arithmetic from one that is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from difflab.network import MLP
 from difflab.number_systems import FLOAT64
-from difflab.primitives.activations import ACTIVATIONS
-from difflab.primitives.losses import LOSSES
-from difflab.program import TARGETS, Instruction, divisor, values
-
-
-RULE_ROUNDINGS = 8
-"""Roundings in a scalar rule, more than any ulp bound in the tables stands for."""
+from difflab.primitives.operations import OPERATIONS, Instruction, Rounded
+from difflab.program import Program, total, values
 
 
 @dataclass(frozen=True)
@@ -37,19 +32,46 @@ class RoundingErrors:
     gradient: np.ndarray
 
 
-@dataclass
 class _Passes:
-    """Values, cotangents and their bounds, by number of the value."""
+    """Values and the bounds of their errors, by number of the value."""
 
-    net: MLP
-    theta: np.ndarray
-    unit: float
-    textbook: bool
-    made: list[np.ndarray]
-    errors: list[np.ndarray]
-    bars: list[np.ndarray]
-    bar_errors: list[np.ndarray]
-    gradient: np.ndarray
+    def __init__(self, program: Program, arguments: tuple[np.ndarray, ...], unit: float, textbook: bool) -> None:
+        self.program, self.unit, self.textbook = program, unit, textbook
+        self.theta, x, y = arguments
+        self.made = [np.asarray(value) for value in values(program, FLOAT64, self.theta, x, y)]
+        self.errors = [np.zeros(value.shape) for value in self.made]
+        for number, instruction in program.numbered:
+            row = OPERATIONS[instruction.operation]
+            self.errors[number] = row.forward_error(instruction, self.rounded(number, instruction))
+
+    def rounded(self, number: int, instruction: Instruction) -> Rounded:
+        return Rounded(
+            self.unit,
+            self.textbook,
+            [self.made[i] for i in instruction.inputs],
+            [self.errors[i] for i in instruction.inputs],
+            [parameter.of(self.theta) for parameter in instruction.parameters],
+            self.made[number],
+            self.errors[number],
+        )
+
+    def gradient(self) -> np.ndarray:
+        """Bounds of the errors of all entries, by the reverse pass."""
+        bars: list[Any] = [0.0] * len(self.made)
+        bar_errors: list[Any] = [0.0] * len(self.made)
+        losses = self.made[self.program.losses]
+        bars[self.program.losses] = np.full(len(losses), 1 / self.program.divisor(len(losses)))
+        bar_errors[self.program.losses] = self.unit * bars[self.program.losses]
+        found = np.zeros(len(self.theta))
+        for number, instruction in reversed(self.program.numbered):
+            rule, rounded = OPERATIONS[instruction.operation].reverse_error, self.rounded(number, instruction)
+            made = rule(instruction, rounded, bars[number], bar_errors[number])
+            for value, added in zip(instruction.inputs, made.inputs, strict=False):
+                if added is not None:
+                    bars[value], bar_errors[value] = bars[value] + added[0], bar_errors[value] + added[1]
+            for parameter, error in zip(instruction.parameters, made.parameters, strict=True):
+                parameter.of(found)[...] += error
+        return found
 
 
 def rounding_errors(
@@ -64,92 +86,30 @@ def rounding_errors(
     y : (batch, n_outputs), or class indices (batch,)
     textbook : whether derivatives are formed as differences like 1 - a**2 or p - y, whose error is absolute
     """
-    theta, x = theta.astype(np.float64), x.astype(np.float64)
-    y = np.eye(net.n_outputs)[y] if y.ndim == 1 else y.astype(np.float64)
     with np.errstate(all="ignore"):
-        made = values(net.program, FLOAT64, theta, x, y)
-        errors, bars, bar_errors = ([np.zeros(value.shape) for value in made] for _ in range(3))
         unit = float(np.finfo(dtype).eps) / 2
-        passes = _Passes(net, theta, unit, textbook, made, errors, bars, bar_errors, np.zeros(net.n_params))
-        numbered = list(enumerate(net.program.instructions, 2))
-        for number, instruction in numbered:
-            _FORWARD[instruction.operation](passes, instruction, number)
-        parts = divisor(net.program, len(x))
-        for number, instruction in reversed(numbered):
-            _REVERSE[instruction.operation](passes, instruction, number)
-    value = (passes.errors[-1].sum() + len(x) * passes.unit * np.abs(made[-1]).sum()) / parts
-    return RoundingErrors(float(value), passes.gradient + float(np.finfo(dtype).tiny))
+        passes = _Passes(net.program, (theta.astype(np.float64), *_rows(net, x, y)), unit, textbook)
+        gradient = passes.gradient()
+        losses, numbers = passes.made[net.program.losses], net.program.totals
+        parts = net.program.divisor(len(losses))
+        value = (passes.errors[net.program.losses].sum() + len(losses) * unit * np.abs(losses).sum()) / parts
+        value += sum(float(passes.errors[number]) + unit * abs(float(passes.made[number])) for number in numbers)
+        value += unit * abs(float(total(net.program, FLOAT64, passes.made)))
+    return RoundingErrors(float(value), gradient + float(np.finfo(dtype).tiny))
 
 
-def _affine(passes: _Passes, instruction: Instruction, number: int) -> None:
-    (a,), (weight, bias) = instruction.inputs, (p.of(passes.theta) for p in instruction.parameters)
-    terms = weight.shape[1] + 2
-    magnitude = np.abs(passes.made[a]) @ np.abs(weight.T) + np.abs(bias)
-    passes.errors[number] = terms * passes.unit * magnitude + passes.errors[a] @ np.abs(weight.T)
+def gains(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[float]]:
+    """Every value in float64, and for each instruction how much it enlarges the largest error of its inputs."""
+    program = net.program
+    with np.errstate(all="ignore"):
+        passes = _Passes(program, (theta, *_rows(net, x, y)), 0.0, False)
+        passes.errors = [np.ones(value.shape) for value in passes.made]
+        found = []
+        for number, instruction in program.numbered:
+            row = OPERATIONS[instruction.operation]
+            found.append(float(np.max(row.forward_error(instruction, passes.rounded(number, instruction)))))
+    return passes.made, found
 
 
-def _affine_reverse(passes: _Passes, instruction: Instruction, number: int) -> None:
-    (a,), (weight, bias) = instruction.inputs, instruction.parameters
-    value, error = np.abs(passes.made[a]), passes.errors[a]
-    bar, bar_error = np.abs(passes.bars[number]), passes.bar_errors[number]
-    matrix, u, batch = weight.of(passes.theta), passes.unit, len(value)
-    weight.of(passes.gradient)[...] += bar_error.T @ value + bar.T @ (error + (batch + 2) * u * value)
-    bias.of(passes.gradient)[...] += (bar_error + (batch + 1) * u * bar).sum(axis=0)
-    passes.bars[a] = passes.bars[a] + passes.bars[number] @ matrix
-    passes.bar_errors[a] += (bar_error + (matrix.shape[0] + 2) * u * bar) @ np.abs(matrix)
-
-
-def _activation(passes: _Passes, instruction: Instruction, number: int) -> None:
-    (z,) = instruction.inputs
-    slope = _slope(instruction, passes.made[z])
-    rule = RULE_ROUNDINGS * passes.unit * np.abs(passes.made[number])
-    passes.errors[number] = np.abs(slope) * passes.errors[z] + rule
-
-
-def _activation_reverse(passes: _Passes, instruction: Instruction, number: int) -> None:
-    (z,) = instruction.inputs
-    slope = _slope(instruction, passes.made[z])
-    row = ACTIVATIONS[str(instruction.function)]
-    steepness = np.abs(slope) * row.relative_curvature if row.relative_curvature < np.inf else np.inf
-    curvature = np.minimum(steepness, row.max_curvature)
-    formed = 1.0 if passes.textbook else np.abs(slope)
-    slope_error = curvature * passes.errors[z] + RULE_ROUNDINGS * passes.unit * formed
-    passes.bars[z] = passes.bars[z] + passes.bars[number] * slope
-    passes.bar_errors[z] += passes.bar_errors[number] * np.abs(slope) + np.abs(passes.bars[number]) * slope_error
-
-
-def _slope(instruction: Instruction, z: np.ndarray) -> np.ndarray:
-    return np.frompyfunc(ACTIVATIONS[str(instruction.function)].derivative, 1, 1)(z).astype(np.float64)
-
-
-def _loss(passes: _Passes, instruction: Instruction, number: int) -> None:
-    z, y = (passes.made[i] for i in instruction.inputs)
-    bar = _loss_cotangent(instruction, z, y)
-    magnitude = np.abs(z).max(axis=1) + np.abs(passes.made[number])
-    terms = (z.shape[1] + RULE_ROUNDINGS) * passes.unit * magnitude
-    passes.errors[number] = (np.abs(bar) * passes.errors[instruction.inputs[0]]).sum(axis=1) + terms
-
-
-def _loss_reverse(passes: _Passes, instruction: Instruction, number: int) -> None:
-    z, y = instruction.inputs
-    row = LOSSES[str(instruction.function)]
-    parts = divisor(passes.net.program, len(passes.made[z]))
-    bar = _loss_cotangent(instruction, passes.made[z], passes.made[TARGETS])
-    formed = np.abs(bar)
-    if passes.textbook or row.is_difference(passes.made[y]):
-        formed = 2 * formed + np.abs(passes.made[y])
-    rule = (passes.made[z].shape[1] + RULE_ROUNDINGS) * passes.unit * formed
-    passes.bars[z] = passes.bars[z] + bar / parts
-    passes.bar_errors[z] += (row.max_curvature * passes.errors[z].max(axis=1, keepdims=True) + rule) / parts
-
-
-def _loss_cotangent(instruction: Instruction, z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    bar = np.empty(z.shape)
-    for sample in zip(z, y, bar, strict=True):
-        LOSSES[str(instruction.function)].value_and_cotangent(*sample)
-    return bar
-
-
-_Rule = Callable[[_Passes, Instruction, int], None]
-_FORWARD: dict[str, _Rule] = {"affine": _affine, "activation": _activation, "loss": _loss}
-_REVERSE: dict[str, _Rule] = {"affine": _affine_reverse, "activation": _activation_reverse, "loss": _loss_reverse}
+def _rows(net: MLP, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return x.astype(np.float64), np.eye(net.n_outputs)[y] if y.ndim == 1 else y.astype(np.float64)

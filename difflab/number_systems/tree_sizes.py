@@ -55,8 +55,8 @@ class TreeSizes(Exact):
 
     exp = elementwise(lambda z: TreeSize(z.operations + 1))
     sqrt = log = sin = cos = tanh = erfc = positive_part = exp
-    expm1 = xlogx = elementwise(lambda z: TreeSize(z.operations + 2))
-    expit = log1pexp = elementwise(lambda z: TreeSize(z.operations + 3))
+    expm1 = elementwise(lambda z: TreeSize(z.operations + 2))
+    expit = log1pexp = xlogx = elementwise(lambda z: TreeSize(z.operations + 3))
 
     def maximum(self, z: Array) -> Array:
         """One piecewise expression of two branches for every entry but the first."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from difflab.number_systems import Array, NumberSystem
+from difflab.primitives.activations import sigmoid_derivative
 
 
 @dataclass(frozen=True)
@@ -24,22 +25,29 @@ class Loss:
     name : the word for it in networks and study files.
     expression : ``(m, z, y) -> losses`` over the number system ``m``; z, y : (batch, n_outputs).
     value_and_cotangent : ``(z, y, z_bar) -> loss`` for one sample in float64; fills ``z_bar`` with d loss / d z.
-    max_curvature : largest sum of magnitudes in a row of the second derivative.
+    curvature : ``(z, y) -> (n_outputs,)`` for one sample: the sum of magnitudes in each row of the second derivative.
     is_difference : ``y -> whether`` the cotangent is formed as a difference of numbers of the order of y.
     value_operations, cotangent_operations : operations of the two parts of ``value_and_cotangent``, from n_outputs.
     accepts_classes : whether targets may be class indices, standing for one-hot rows.
     source : where the formula is from.
+    outputs, targets : the intervals in which z and y must lie; at an end of ``outputs`` loss and cotangent may be
+        infinite.
+    smoothing_classes : the number C of classes that share the weight s of smoothed labels y (1 - s) + s / C, from
+        n_outputs [Szegedy et al. 2016; lecture notes 001]; None where targets are no labels.
     """
 
     name: str
     expression: Callable[[NumberSystem, Array, Array], Array]
     value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
-    max_curvature: float
+    curvature: Callable[[np.ndarray, np.ndarray], np.ndarray]
     is_difference: Callable[[np.ndarray], bool]
     value_operations: Callable[[int], int]
     cotangent_operations: Callable[[int], int]
     accepts_classes: bool
     source: str
+    outputs: tuple[float, float] = (-math.inf, math.inf)
+    targets: tuple[float, float] = (-math.inf, math.inf)
+    smoothing_classes: Callable[[int], int] | None = None
 
 
 def squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -53,6 +61,27 @@ def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> floa
         z_bar[k] = difference
         loss += 0.5 * difference * difference
     return loss
+
+
+def squared_error_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.ones(z.size)
+
+
+def mean_squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
+    return m.sum(m.square(z - y) / z.shape[-1])
+
+
+def mean_squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
+    total = 0.0
+    for k in range(z.size):
+        difference = z[k] - y[k]
+        z_bar[k] = 2.0 * difference / z.size
+        total += difference * difference
+    return total / z.size
+
+
+def mean_squared_error_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.full(z.size, 2.0 / z.size)
 
 
 def softmax_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -86,12 +115,134 @@ def softmax_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray)
     return weight * math.log1p(rest) - dot
 
 
+def softmax_cross_entropy_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """2 p (1 - p) times the sum of y, with 1 - p as the sum of the others, which does not cancel."""
+    e = np.exp(z - z.max())
+    others = e @ (1.0 - np.eye(z.size))
+    return 2.0 * abs(y.sum()) * (e / e.sum()) * (others / e.sum())
+
+
+def sigmoid_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
+    return m.sum(y * m.log1pexp(-z) + (1 - y) * m.log1pexp(z))
+
+
+def sigmoid_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
+    """Written in the weights of the label that z speaks against and of the one it agrees with."""
+    loss = 0.0
+    for k in range(z.size):
+        tail = math.exp(-abs(z[k]))
+        rest = 1.0 - y[k]
+        against, agreeing = (rest, y[k]) if z[k] >= 0 else (y[k], rest)
+        slope = (against - agreeing * tail) / (1.0 + tail)
+        z_bar[k] = slope if z[k] >= 0 else -slope
+        loss += math.log1p(tail) + against * abs(z[k])
+    return loss
+
+
+def sigmoid_cross_entropy_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.array([sigmoid_derivative(z_k) for z_k in z])
+
+
+def log_of_weighted(m: NumberSystem, weight: Array, z: Array) -> Array:
+    """``weight`` log z, and 0 for a weight of exactly 0, even at z = 0."""
+    return weight * m.log(np.where(weight == 0, 0 * z + 1, z))
+
+
+def binary_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
+    return m.sum(-log_of_weighted(m, y, z) - log_of_weighted(m, 1 - y, 1 - z))
+
+
+def logarithm(z: float) -> float:
+    """With the infinity of IEEE arithmetic at 0, where Python's raises."""
+    if z > 0:
+        return math.log(z)
+    return -math.inf if z == 0 else math.nan
+
+
+def logarithm_of_rest(z: float) -> float:
+    """log(1 - z)."""
+    if z < 1:
+        return math.log1p(-z)
+    return -math.inf if z == 1 else math.nan
+
+
+def weighted(weight: float, z: float) -> float:
+    """A weight of 0 silences an infinity, but no NaN."""
+    return 0.0 if weight == 0 and abs(z) == math.inf else weight * z
+
+
+def quotient(a: float, b: float) -> float:
+    """With the infinities of IEEE arithmetic at b = 0, where Python raises, and 0 / 0 = 0."""
+    if b == 0:
+        return 0.0 if a == 0 else math.copysign(math.inf, a)
+    return a / b
+
+
+def binary_cross_entropy_slope(z: float, y: float) -> float:
+    """(1 - y) / (1 - z) - y / z, which would cancel near z = y."""
+    if y == 0:
+        return quotient(1.0, 1.0 - z)
+    if y == 1:
+        return -quotient(1.0, z)
+    return quotient(z - y, z * (1.0 - z))
+
+
+def binary_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
+    loss = 0.0
+    for k in range(z.size):
+        loss -= weighted(y[k], logarithm(z[k])) + weighted(1.0 - y[k], logarithm_of_rest(z[k]))
+        z_bar[k] = binary_cross_entropy_slope(z[k], y[k])
+    return loss
+
+
+def curvature_of_logarithms(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Weight by weight, that of -``weight`` log z."""
+    return np.array([quotient(quotient(weight, z_k), z_k) for weight, z_k in zip(weights, z, strict=True)])
+
+
+def binary_cross_entropy_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return curvature_of_logarithms(y, z) + curvature_of_logarithms(1.0 - y, 1.0 - z)
+
+
+def kl_divergence(m: NumberSystem, z: Array, y: Array) -> Array:
+    return m.sum(m.xlogx(y) - log_of_weighted(m, y, z))
+
+
+def divergence(y: float, z: float) -> float:
+    """y log(y / z), which must not cancel near z = y."""
+    surplus = y - z
+    if abs(surplus) < 0.5 * z:
+        return y * math.log1p(surplus / z)
+    return weighted(y, logarithm(y)) - weighted(y, logarithm(z))
+
+
+def kl_divergence_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
+    loss = 0.0
+    for k in range(z.size):
+        loss += divergence(y[k], z[k])
+        z_bar[k] = -quotient(y[k], z[k])
+    return loss
+
+
+def kl_divergence_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return curvature_of_logarithms(y, z)
+
+
+def has_soft_labels(y: np.ndarray) -> bool:
+    return not np.isin(y, (0.0, 1.0)).all()
+
+
+def has_shared_weight(y: np.ndarray) -> bool:
+    """Whether a sample has more than one label, hard or soft."""
+    return bool((np.count_nonzero(y, axis=-1) > 1).any())
+
+
 _ROWS = (
     Loss(
         "squared_error",
         expression=squared_error,
         value_and_cotangent=squared_error_sweep,
-        max_curvature=1.0,
+        curvature=squared_error_curvature,
         is_difference=lambda y: False,
         value_operations=lambda k: 4 * k,
         cotangent_operations=lambda k: 0,
@@ -99,15 +250,68 @@ _ROWS = (
         source="one half of the sum of squares: Rumelhart, Hinton, Williams 1986; lecture notes 001 and 004",
     ),
     Loss(
+        "mean_squared_error",
+        expression=mean_squared_error,
+        value_and_cotangent=mean_squared_error_sweep,
+        curvature=mean_squared_error_curvature,
+        is_difference=lambda y: False,
+        value_operations=lambda k: 3 * k + 1,
+        cotangent_operations=lambda k: 2 * k,
+        accepts_classes=False,
+        source="lecture notes 002 (Winovich 2018), slide 40",
+    ),
+    Loss(
         "softmax_cross_entropy",
         expression=softmax_cross_entropy,
         value_and_cotangent=softmax_cross_entropy_sweep,
-        max_curvature=0.5,
-        is_difference=lambda y: not np.isin(y, (0.0, 1.0)).all(),
+        curvature=softmax_cross_entropy_curvature,
+        is_difference=has_shared_weight,
         value_operations=lambda k: 6 * k + 1,
         cotangent_operations=lambda k: 4 * k + 1,
         accepts_classes=True,
         source="Bridle 1990; softmax and delta = y - t: lecture notes 003 (Dudar 2018)",
+        smoothing_classes=lambda k: k,
+    ),
+    Loss(
+        "sigmoid_cross_entropy",
+        expression=sigmoid_cross_entropy,
+        value_and_cotangent=sigmoid_cross_entropy_sweep,
+        curvature=sigmoid_cross_entropy_curvature,
+        is_difference=has_soft_labels,
+        value_operations=lambda k: 6 * k,
+        cotangent_operations=lambda k: 4 * k,
+        accepts_classes=False,
+        source="labels that are not mutually exclusive: lecture notes 002 (Winovich 2018), slide 40",
+        targets=(0.0, 1.0),
+        smoothing_classes=lambda k: 2,
+    ),
+    Loss(
+        "binary_cross_entropy",
+        expression=binary_cross_entropy,
+        value_and_cotangent=binary_cross_entropy_sweep,
+        curvature=binary_cross_entropy_curvature,
+        is_difference=lambda y: False,
+        value_operations=lambda k: 7 * k,
+        cotangent_operations=lambda k: 4 * k,
+        accepts_classes=False,
+        source="divergence of a binary classifier: lecture notes 001",
+        outputs=(0.0, 1.0),
+        targets=(0.0, 1.0),
+        smoothing_classes=lambda k: 2,
+    ),
+    Loss(
+        "kl_divergence",
+        expression=kl_divergence,
+        value_and_cotangent=kl_divergence_sweep,
+        curvature=kl_divergence_curvature,
+        is_difference=lambda y: False,
+        value_operations=lambda k: 8 * k,
+        cotangent_operations=lambda k: k,
+        accepts_classes=True,
+        source="Kullback, Leibler 1951; lecture notes 001",
+        outputs=(0.0, 1.0),
+        targets=(0.0, math.inf),
+        smoothing_classes=lambda k: k,
     ),
 )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from difflab.layers import Dense
 from difflab.network import MLP
 
 
@@ -38,14 +39,15 @@ def backprop(net: MLP, theta: np.ndarray, x: np.ndarray, classes: np.ndarray) ->
     views = list(net.view(theta).values())
     weights, biases = views[::2], views[1::2]
     layers = [x]
-    for layer, weight, bias in zip(net.layers, weights, biases, strict=True):
-        layers.append(_FORMS[layer.activation][0](layers[-1] @ weight.T + bias))
+    forms = [_FORMS[layer.activation] for layer in _plain(net)]
+    for (value, _), weight, bias in zip(forms, weights, biases, strict=True):
+        layers.append(value(layers[-1] @ weight.T + bias))
     loss, delta = _softmax_cross_entropy(layers[-1], classes)
     gradient: list[np.ndarray] = []
     for k in range(len(weights) - 1, -1, -1):
         gradient[:0] = [(delta.T @ layers[k]).ravel(), delta.sum(axis=0)]
         if k:
-            delta = (delta @ weights[k]) * _FORMS[net.layers[k - 1].activation][1](layers[k])
+            delta = (delta @ weights[k]) * forms[k - 1][1](layers[k])
     return loss, np.concatenate(gradient)
 
 
@@ -60,11 +62,14 @@ def _softmax_cross_entropy(z: np.ndarray, classes: np.ndarray) -> tuple[float, n
     return loss, delta / len(z)
 
 
+def _plain(net: MLP) -> list[Dense]:
+    """The dense layers with a weight and a bias of their own."""
+    return [layer for layer in net.layers if isinstance(layer, Dense) and layer.bias and not layer.share]
+
+
 def applies(net: MLP) -> bool:
     """Whether the yardstick can be laid on this network."""
-    known = all(layer.activation in _FORMS for layer in net.layers)
-    return known and (net.loss, net.reduction, net.layers[-1].activation) == (
-        "softmax_cross_entropy",
-        "mean",
-        "identity",
-    )
+    plain = _plain(net)
+    known = len(plain) == len(net.layers) and all(layer.activation in _FORMS for layer in plain)
+    terms = net.loss, net.reduction, net.l1, net.l2, net.label_smoothing
+    return known and plain[-1].activation == "identity" and terms == ("softmax_cross_entropy", "mean", 0, 0, 0)

@@ -241,9 +241,9 @@ def _network_problems(entry: Any, path: Path_, lines: Lines) -> Iterator[Problem
     wrong = list(_word_problems(network, path, lines))
     yield from wrong
     try:
-        widths = MLP.dense(network.widths).widths
+        MLP.dense(network.widths)
         if not wrong and network.data is not None:
-            _check_data(widths, network.data)
+            _check_data(tuple(network.widths), network.data)
     except (ValueError, TypeError) as error:
         yield Problem(_line_of((*path, "widths"), lines), f"{_place((*path, 'widths'))}: {error}")
 

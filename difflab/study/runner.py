@@ -185,7 +185,7 @@ def _names(cell: Cell) -> Row:
     """What is known of a cell before it runs."""
     net, backend = cell.task.network.build(), build_backend(cell.backend)
     names = {
-        "network": "-".join(map(str, net.widths)),
+        "network": net.label,
         "parameters": net.n_params,
         "hidden": cell.task.network.hidden,
         "output": cell.task.network.output,

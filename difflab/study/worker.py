@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from difflab import reference as references
-from difflab.backends import Backend
+from difflab.backends import Backend, Refused
 from difflab.network import MLP
 from difflab.reference import Reference
 from difflab.study import provenance
@@ -88,7 +88,7 @@ def _subject(cell: Cell, backend: Backend, reference: Reference, row: dict[str, 
     theta, x = reference.theta.astype(dtype), reference.x.astype(dtype)
     y = reference.y if reference.y.ndim == 1 else reference.y.astype(dtype)
     started = time.perf_counter()
-    value, gradient = prepared.value_and_gradient(theta, x, y)
+    value, gradient = prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
     row["first_call_seconds"] = time.perf_counter() - started
     return Subject(prepared, reference, theta, x, y, value, gradient, cell.task.seed)
 
@@ -97,6 +97,8 @@ def answer(request: Request) -> dict[str, Any]:
     """Do what is asked; whatever goes wrong becomes a status."""
     try:
         row = _row(request, Path(request.path))
+    except Refused as error:
+        row = {"status": "refused", "reason": error.reason}
     except MemoryError:
         row = {"status": "memory", "reason": f"more than {request.limit_bytes:.3g} bytes"}
     except Exception as error:

@@ -1,0 +1,45 @@
+"""l1 sum |w| + l2 / 2 sum w**2 over one weight, added once to the loss of the batch.
+
+The gradient of the second part is l2 w, weight decay [Goodfellow, Bengio, Courville 2016, 7.1; lecture notes 002,
+slide 28].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from difflab.number_systems import Array, NumberSystem
+from difflab.primitives.operations.instruction import Instruction
+from difflab.primitives.operations.operation import Bars, Operation, Rounded
+
+
+def penalty_terms(m: NumberSystem, instruction: Instruction, weight: Array) -> Array:
+    """The penalty of every entry; constants are l1 and l2."""
+    l1, l2 = m.array(np.array(instruction.constants))[:, None]
+    magnitude = m.positive_part(weight) + m.positive_part(-weight)
+    return l1 * magnitude + l2 * m.square(weight) / 2
+
+
+def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
+    return m.sum(penalty_terms(m, instruction, parameters[0].ravel()))
+
+
+def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int, int]:
+    size = instruction.parameters[0].size
+    return 6 * size - 1, 4 * size
+
+
+def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
+    return (rounded.parameters[0].size + 4) * rounded.unit * np.abs(rounded.value)
+
+
+def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> Bars:
+    (weight,), (l1, l2) = rounded.parameters, instruction.constants
+    return Bars([], [3 * rounded.unit * (l1 + l2 * np.abs(weight))])
+
+
+def _kinks(instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> list[Array]:
+    return parameters if instruction.constants[0] else []
+
+
+PENALTY = Operation("penalty", _primal, "entry", _operations, _forward_error, _reverse_error, _kinks, is_total=True)
