@@ -18,6 +18,8 @@ from difflab.discrepancy import Discrepancy, discrepancy
 from difflab.errors import known
 from difflab.layers import BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
 from difflab.network import MLP
+from difflab.primitives.activations import Activation
+from difflab.primitives.registration import register_activation
 from difflab.reference import Reference, reference_gradient
 
 
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BACKENDS",
     "MLP",
+    "Activation",
     "Backend",
     "Backprop",
     "BatchNorm",
@@ -47,6 +50,7 @@ __all__ = [
     "Unsupported",
     "discrepancy",
     "reference_gradient",
+    "register_activation",
     "value_and_gradient",
 ]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from difflab import MLP, Backprop, FiniteDifference
-from difflab.counting import primal_operations, rule_operations, sweep_operations
+from difflab.counting import primal_operations, sweep_operations
 from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.rules import rule_operations
 
 
 def test_a_dense_layer_takes_2mn_operations_as_the_lecture_counts():

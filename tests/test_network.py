@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import difflab as dl
-from difflab.network import MAX_UNITS
+from difflab.layers import MAX_UNITS
+from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.losses import LOSSES
 
 
 NET = dl.MLP(3, [dl.Dense(2, "tanh"), dl.Dense(4, "relu"), dl.Dense(2)])
@@ -28,7 +30,7 @@ def test_theta_is_layer_by_layer_weight_then_bias():
 
 
 def test_widths_and_outputs_are_those_of_the_layers():
-    assert NET.widths == (3, 2, 4, 2)
+    assert NET.program.widths == (3, 2, 2, 2, 4, 4, 2, 1)
     assert NET.n_outputs == 2
 
 
@@ -117,13 +119,13 @@ def test_initial_parameters_are_float64_of_the_layout():
 
 
 def test_an_unknown_activation_is_named_with_the_known_ones():
-    sentence = "unknown activation 'tahn'; known: identity, relu, sigmoid, softplus, tanh; did you mean 'tanh'?"
+    sentence = f"unknown activation 'tahn'; known: {', '.join(sorted(ACTIVATIONS))}; did you mean 'tanh'?"
     with pytest.raises(ValueError, match=f"^{exactly(sentence)}$"):
         dl.Dense(3, "tahn")
 
 
 def test_an_unknown_loss_is_named_with_the_known_ones():
-    sentence = "unknown loss 'hinge'; known: softmax_cross_entropy, squared_error"
+    sentence = f"unknown loss 'hinge'; known: {', '.join(sorted(LOSSES))}"
     with pytest.raises(ValueError, match=f"^{exactly(sentence)}"):
         dl.MLP(3, [dl.Dense(2)], loss="hinge")
 
@@ -153,9 +155,15 @@ def test_an_integer_of_numpy_is_a_width():
 
 
 def test_a_network_without_layers_is_refused():
-    sentence = "a network must have from 1 to 1000 layers, got 0"
-    with pytest.raises(ValueError, match=f"^{exactly(sentence)}$"):
+    with pytest.raises(ValueError, match="^layers must be at least one, got none$"):
         dl.MLP(3, [])
+
+
+@pytest.mark.parametrize("layers", [[dl.Dense(1)] * 1001, [dl.Residual([dl.Dense(1)] * 1000)]], ids=["flat", "nested"])
+def test_a_network_of_more_than_a_thousand_layers_is_refused(layers):
+    sentence = "a network must have from 1 to 1000 layers, got 1001"
+    with pytest.raises(ValueError, match=f"^{exactly(sentence)}$"):
+        dl.MLP(1, layers)
 
 
 @pytest.mark.parametrize("widths", [[], [3]])

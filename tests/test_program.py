@@ -8,8 +8,12 @@ import sympy
 from flint import arb
 
 import difflab as dl
+from difflab.backends import certified
+from difflab.kernels import sweeps
+from difflab.kernels.rules import RULES
 from difflab.number_systems import BALLS, COMPLEX128, FLOAT32, FLOAT64, Symbols, ball_precision
-from difflab.program import INPUTS, TARGETS, Instruction, Parameter, divisor, primal, values
+from difflab.primitives.operations import OPERATIONS
+from difflab.program import INPUTS, TARGETS, Instruction, Parameter, Program, primal, values
 
 
 NET = dl.MLP(3, [dl.Dense(2, "tanh"), dl.Dense(4)], loss="softmax_cross_entropy")
@@ -25,11 +29,15 @@ def problem(seed: int, batch: int = 5) -> tuple:
     return net, *(a.astype(np.float32).astype(np.float64) for a in (theta, x, rows))
 
 
+def bias(name: str, offset: int, size: int) -> Parameter:
+    return Parameter(name, offset, (size,), start=0.0)
+
+
 def test_a_network_is_a_short_list_of_layer_operations():
     assert NET.program.instructions == (
-        Instruction("affine", (INPUTS,), 2, (Parameter("dense1.weight", 0, (2, 3)), Parameter("dense1.bias", 6, (2,)))),
+        Instruction("affine", (INPUTS,), 2, (Parameter("dense1.weight", 0, (2, 3)), bias("dense1.bias", 6, 2))),
         Instruction("activation", (2,), 2, function="tanh"),
-        Instruction("affine", (3,), 4, (Parameter("dense2.weight", 8, (4, 2)), Parameter("dense2.bias", 16, (4,)))),
+        Instruction("affine", (3,), 4, (Parameter("dense2.weight", 8, (4, 2)), bias("dense2.bias", 16, 4))),
         Instruction("loss", (4, TARGETS), 1, function="softmax_cross_entropy"),
     )
 
@@ -40,7 +48,7 @@ def test_the_identity_is_no_instruction():
 
 
 def test_widths_of_values_are_those_of_inputs_targets_and_instructions():
-    assert [NET.program.width_of(i) for i in range(6)] == [3, 4, 2, 2, 4, 1]
+    assert NET.program.widths == (3, 4, 2, 2, 4, 1)
 
 
 def test_a_parameter_is_a_view_of_its_slice():
@@ -60,13 +68,19 @@ def test_values_hold_every_step_of_the_evaluation():
 
 @pytest.mark.parametrize(("reduction", "parts"), [("mean", 7), ("sum", 1)])
 def test_a_mean_is_divided_by_the_batch_and_a_sum_is_not(reduction, parts):
-    assert divisor(dl.MLP.dense([2, 2], reduction=reduction).program, 7) == parts
+    assert dl.MLP.dense([2, 2], reduction=reduction).program.divisor(7) == parts
 
 
 def magnitude(net: dl.MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
     """Size of what the loss is the difference of: logits and their squares, not the loss itself, are rounded."""
-    *_, z, losses = values(net.program, FLOAT64, theta, x, y)
-    return float((np.abs(z).max(axis=1) + (z**2).sum(axis=1) + np.abs(losses) + 1).sum() / divisor(net.program, len(x)))
+    program, made = net.program, values(net.program, FLOAT64, theta, x, y)
+    z, losses = made[outputs_of(program)], made[program.losses]
+    return float((np.abs(z).max(axis=1) + (z**2).sum(axis=1) + np.abs(losses) + 1).sum() / program.divisor(len(x)))
+
+
+def outputs_of(program: Program) -> int:
+    """The value that the loss reads."""
+    return dict(program.numbered)[program.losses].inputs[0]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -113,10 +127,10 @@ def test_primal_over_symbols_is_the_loss_once_numbers_are_put_in(seed):
 
 def test_every_part_knows_every_operation():
     """One row in each table per operation; a missing one would show only when a network uses it."""
-    from difflab import counting
-    from difflab.backends import certified, rounding
-    from difflab.kernels import sweeps
-    from difflab.primitives.operations import OPERATIONS
+    assert set(RULES) == set(sweeps.OPERATION_CODES) == set(OPERATIONS)
+    assert all(name == row.name for name, row in OPERATIONS.items())
 
-    tables = (sweeps.OPERATION_CODES, certified._RULES, rounding._FORWARD, rounding._REVERSE, counting._COUNTS)
-    assert all(set(table) == set(OPERATIONS) for table in tables)
+
+def test_certified_has_rules_of_linear_algebra_and_power_series_for_the_rest():
+    assert set(certified._RULES) == {"affine", "penalty"}
+    assert {row.reach for name, row in OPERATIONS.items() if name not in certified._RULES} == set(certified._ALONG)

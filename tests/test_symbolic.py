@@ -37,11 +37,11 @@ FORECAST_FACTOR = 3
 
 @cache
 def derive(net: dl.MLP) -> Derivation:
-    return expressions.derive(net)
+    return expressions.derive_sample(net)
 
 
 def label(net: dl.MLP) -> str:
-    return f"{'-'.join(map(str, net.widths))} {net.layers[0].activation} {net.loss}"
+    return f"{net.label} {net.layers[0].activation} {net.loss}"
 
 
 def naive_operations(expression: sympy.Expr) -> int:
@@ -179,7 +179,7 @@ NUMERIC = {"exp", "log", "tanh", "sqrt", "select", "less_equal", "greater", "les
 @pytest.mark.parametrize("hidden", ["identity", "sigmoid", "tanh", "relu", "softplus"])
 def test_generated_code_holds_no_names_but_our_own(hidden):
     prepared = dl.Symbolic().prepare(dl.MLP.dense([2, 2, 2], hidden=hidden))
-    for function in (prepared._evaluate, prepared._loss):
+    for function in (prepared._sample.evaluate, prepared._sample.loss):
         tree = ast.parse(inspect.getsource(function))
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         assert {name for name in names if not re.fullmatch(r"[wxy]\d+|_Dummy_\d+", name)} <= NUMERIC
@@ -189,9 +189,9 @@ def test_generated_code_holds_no_names_but_our_own(hidden):
 def test_symbols_are_named_by_a_letter_and_a_number():
     derivation = derive(dl.MLP.dense([2, 2, 2]))
     free = set().union(*(entry.free_symbols for entry in (derivation.loss, *derivation.gradient)))
-    assert free <= {*derivation.theta, *derivation.x, *derivation.y}
+    assert free <= {*derivation.theta, *derivation.samples}
     assert [w.name for w in derivation.theta] == [f"w{i}" for i in range(12)]
-    assert [s.name for s in (*derivation.x, *derivation.y)] == ["x0", "x1", "y0", "y1"]
+    assert [s.name for s in derivation.samples] == ["x0", "x1", "y0", "y1"]
 
 
 HOSTILE = "__import__('os').system('true')"
@@ -249,7 +249,7 @@ def test_depth_beyond_the_recursion_limit_is_derived_shared_and_counted(shallow_
     net = deep(16)
     with pytest.raises(RecursionError):
         sympy.diff(loss_on_symbols(net), "w0")
-    derivation = expressions.derive(net)
+    derivation = expressions.derive_sample(net)
     assert len(derivation.gradient) == net.n_params
     assert shared_operations(share(derivation)) > net.n_params
     assert sys.getrecursionlimit() == limit

@@ -90,7 +90,17 @@ def _targets(net: MLP, y: object, batch: int, dtype: str) -> np.ndarray:
     if y.shape != (batch, net.n_outputs):
         classes = f", or ({batch},) of class indices" if takes_classes else ""
         raise ValueError(f"y must have shape ({batch}, {net.n_outputs}){classes} for {net}, got {y.shape}")
+    _check_range(net, y)
     return y
+
+
+def _check_range(net: MLP, y: np.ndarray) -> None:
+    low, high = LOSSES[net.loss].targets
+    outside = (y < low) | (y > high)
+    if outside.any():
+        i, k = (int(index) for index in np.unravel_index(int(outside.argmax()), y.shape))
+        wanted = f"from {low:g} to {high:g}" if np.isfinite(high) else f"{low:g} or more"
+        raise ValueError(f"y must be {wanted} for {net.loss}, got {y[i, k]} at y[{i},{k}]")
 
 
 def _one_hot(classes: np.ndarray, batch: int, n_classes: int, dtype: str) -> np.ndarray:

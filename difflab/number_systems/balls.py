@@ -101,10 +101,10 @@ class Series(_Arb):
         return self.line(values, np.frompyfunc(lambda _: 0, 1, 1)(values))
 
     def line(self, values: Array, tangents: Array) -> Array:
-        """The series ``values + t * tangents``."""
+        """The series ``values + t * tangents``, always in an array: NumPy takes a lone series for a list."""
         from flint import arb_series
 
-        return np.frompyfunc(lambda v, v_dot: arb_series([v, v_dot]), 2, 1)(values, tangents)
+        return np.frompyfunc(lambda v, v_dot: arb_series([v, v_dot]), 2, 1)(np.atleast_1d(values), tangents)
 
     expm1 = elementwise(lambda z: z.exp() - 1)
     tanh = elementwise(lambda z: 2 * _expit(2 * z) - 1)
@@ -142,15 +142,15 @@ def coefficient(series: Array, degree: int) -> Array:
 
 
 @contextmanager
-def ball_precision(bits: int) -> Iterator[None]:
-    """Set the working precision of balls and keep first-order series.
+def ball_precision(bits: int, order: int = 1) -> Iterator[None]:
+    """Set the working precision of balls and the order at which their series are cut off.
 
     python-flint's context is global to the process: not for use from several threads.
     """
     from flint import ctx
 
     before = ctx.prec, ctx.cap
-    ctx.prec, ctx.cap = bits, 2
+    ctx.prec, ctx.cap = bits, order + 1
     try:
         yield
     finally:

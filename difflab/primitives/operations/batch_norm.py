@@ -17,7 +17,7 @@ from difflab.primitives.operations.operation import Bars, Operation, Rounded
 
 def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
     """The one constant is eps."""
-    (z,), (gamma, beta), (eps,) = inputs, parameters, m.array(np.array(instruction.constants))
+    (z,), (gamma, beta), eps = inputs, parameters, m.array(np.array(instruction.constants))
     batch = len(z)
     centred = z - m.sum(z.T) / batch
     variance = m.sum(m.square(centred).T) / batch
@@ -75,7 +75,7 @@ def _inference(m: NumberSystem, instruction: Instruction, inputs: list[Array], p
 
 def given_statistics(constants: Any, width: int) -> tuple[Any, Any, Any]:
     """Eps, mean and variance of the inference form from its constants."""
-    return constants[0], constants[1 : 1 + width], constants[1 + width :]
+    return constants[:1], constants[1 : 1 + width], constants[1 + width :]
 
 
 def _inference_operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from difflab.primitives.operations.operation import Bars, Operation, Rounded
 
 def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
     """The second input is the mask, of zeros and ones; the one constant is p."""
-    (a, mask), (p,) = inputs, m.array(np.array(instruction.constants))
+    (a, mask), p = inputs, m.array(np.array(instruction.constants))
     return a * mask / (1 - p)
 
 

@@ -11,7 +11,7 @@ from difflab.primitives.operations.operation import Bars, Operation, Rounded
 
 def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
     """The constants are s and C."""
-    share, classes = m.array(np.array(instruction.constants))
+    share, classes = m.array(np.array(instruction.constants))[:, None]
     return inputs[0] * (1 - share) + share / classes
 
 

@@ -1,0 +1,122 @@
+"""Activations of one's own: registered from Python, checked against their own expressions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from difflab.number_systems import BALLS, SERIES, Array, ball_precision, coefficient
+from difflab.primitives.activations import ACTIVATIONS, Activation
+from difflab.primitives.translation import formula
+
+
+CHECKED_BITS = 400
+REACH = 30.0
+"""Arguments are checked up to this magnitude, within the domain of the row."""
+
+N_POINTS = 240
+
+
+def register_activation(row: Activation) -> None:
+    """Add an activation to the table of this process; every back-end and every layer has it from now on.
+
+    Parameters
+    ----------
+    row : its ``expression`` is a function over number systems, or a SymPy expression in the symbol ``z`` and one of the
+        name of the parameter. Value and derivatives are scalar functions of plain Python on ``math``, as Numba compiles
+        them.
+
+    Raises
+    ------
+    TypeError
+        If ``row`` is no ``Activation`` or has no rules.
+    ValueError
+        If the name is taken or no name, if a rule is further off its own expression than the row says, or if the
+        expression has a word that number systems do not know.
+    """
+    if not isinstance(row, Activation):
+        raise TypeError(f"register_activation takes a difflab.Activation, got {row!r}")
+    if not (isinstance(row.name, str) and row.name.isidentifier()) or row.name in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"name must be an identifier that is not taken ({known}), got {row.name!r}")
+    if row.is_learnable and not (row.parameter and row.parameter_derivative):
+        raise ValueError(f"learnable {row.name} must have a parameter and a parameter_derivative; give both")
+    symbols = ("z", row.parameter) if row.parameter else ("z",)
+    if not callable(row.expression) or hasattr(row.expression, "free_symbols"):
+        row = dataclasses.replace(row, expression=formula(row.expression, symbols))
+    check(row)
+    ACTIVATIONS[row.name] = row
+
+
+def check(row: Activation) -> None:
+    """Compare the rules of a row with its own expression in ball arithmetic.
+
+    Raises
+    ------
+    ValueError
+        With the worst point of the first rule that is further off than the row says.
+    """
+    points = _points(row)
+    parameters = (row.start, 0.75 * row.start + 0.125) if row.parameter else (None,)
+    with ball_precision(CHECKED_BITS, order=2):
+        for p in parameters:
+            for what, rule, truth, bound in _rules(row, points, p):
+                _check_rule(row, what, rule, points, p, truth, bound)
+
+
+def _points(row: Activation) -> np.ndarray:
+    low, high = max(row.domain[0], -REACH), min(row.domain[1], REACH)
+    drawn = np.random.default_rng(0).uniform(low, high, N_POINTS)
+    special = [at for at in (*row.kinks, 0.0, 1.0, -1.0, low, high) if low <= at <= high]
+    return np.concatenate([drawn, special])
+
+
+_Check = tuple[str, Callable[..., float], Array, float]
+
+
+def _rules(row: Activation, points: np.ndarray, p: float | None) -> list[_Check]:
+    """Each rule with the balls of what it stands for and the bound of its error in ulp."""
+    z = SERIES.line(BALLS.array(points), np.ones(len(points), object))
+    rest = [] if p is None else [np.array([p])]
+    along = row.expression(SERIES, z, *map(SERIES.array, rest))
+    values = row.expression(BALLS, BALLS.array(points), *map(BALLS.array, rest))
+    rules: list[_Check] = [
+        ("value", row.value, values, row.value_ulp),
+        ("derivative", row.derivative, coefficient(along, 1), row.derivative_ulp),
+    ]
+    if row.second_derivative is not None:
+        smooth = 2 * coefficient(along, 2)
+        rules.append(("second_derivative", row.second_derivative, smooth, row.second_derivative_ulp))
+    if row.is_learnable and row.parameter_derivative is not None:
+        moving = SERIES.line(BALLS.array(rest[0]), np.ones(1, object))
+        slopes = coefficient(row.expression(SERIES, SERIES.array(BALLS.array(points)), moving), 1)
+        rules.append(("parameter_derivative", row.parameter_derivative, slopes, row.derivative_ulp))
+    return rules
+
+
+def _check_rule(
+    row: Activation, what: str, rule: Any, points: np.ndarray, p: float | None, truth: Array, bound: float
+) -> None:
+    arguments = [(float(z),) if p is None else (float(z), p) for z in points]
+    got = [float(rule(*at)) for at in arguments]
+    errors = [_ulps(number, exact) for number, exact in zip(got, truth, strict=True)]
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    if not errors[worst] <= bound:
+        at = ", ".join(map(repr, arguments[worst]))
+        expected = float(truth[worst].mid())
+        raise ValueError(
+            f"{what} of {row.name!r} must be within {bound:g} ulp of its expression, got {got[worst]!r} at ({at}), "
+            f"where the expression has {expected!r}; mend the rule, or state the {what}_ulp it can keep"
+        )
+
+
+def _ulps(got: float, exact: Any) -> float:
+    """The error in ulp of the exact result; NaN counts as infinitely wrong."""
+    if not math.isfinite(got):
+        return math.inf
+    error = abs(float((exact - got).mid()))
+    return error / math.ulp(float(exact.mid()))
