@@ -8,6 +8,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
+
+import difflab as dl
+from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.losses import LOSSES
+
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -36,6 +42,83 @@ def committed_table() -> str:
     return shown.stdout if shown.returncode == 0 else (ROOT / "results/headline/table.md").read_text()
 
 
+def operation_examples() -> dict[str, dl.MLP]:
+    """The smallest network that has each operation."""
+    two = dl.Dense(2)
+    return {
+        "affine": dl.MLP(2, [two]),
+        "activation": dl.MLP(2, [dl.Dense(2, "swish"), two]),
+        "add": dl.MLP(2, [dl.Residual([dl.Dense(2, "tanh")]), two]),
+        "multiply": dl.MLP(2, [dl.Dense(4), dl.Multiply(2)]),
+        "maxout": dl.MLP(2, [dl.Maxout(2), two]),
+        "softmax": dl.MLP(2, [two, dl.Softmax(), two]),
+        "batch_norm": dl.MLP(2, [two, dl.BatchNorm(), two]),
+        "batch_norm_inference": dl.MLP(2, [two, dl.BatchNorm((0.5, 0.0), (1.0, 2.0)), two]),
+        "dropout": dl.MLP(2, [two, dl.Dropout(0.5, seed=1), two]),
+        "label_smoothing": dl.MLP(2, [two], label_smoothing=0.25),
+        "loss": dl.MLP(2, [two], loss="mean_squared_error"),
+        "penalty": dl.MLP(2, [two], l1=0.1, l2=0.2),
+    }
+
+
+SUPPORTED = {
+    "Symbolic": dl.Symbolic(),
+    "FiniteDifference real": dl.FiniteDifference(),
+    "FiniteDifference complex": dl.FiniteDifference("complex"),
+    "Backprop float64": dl.Backprop(),
+    "Backprop float32": dl.Backprop("float32"),
+    "Certified": dl.Certified(),
+}
+
+
+def support(net: dl.MLP, backend: dl.Backend) -> str:
+    """What a back-end makes of three samples: ``yes`` if its gradient is as near to the truth as it says."""
+    if reason := backend.unsupported(net):
+        return reason
+    prepared, rng = backend.prepare(net), np.random.default_rng(0)
+    numbers = rng.normal(size=net.n_params), rng.normal(size=(3, 2)), rng.dirichlet((1, 1), size=3)
+    arguments = [a.astype(prepared.dtypes[0]) for a in numbers]
+    _, gradient = prepared.value_and_gradient(*arguments)
+    truth = dl.reference_gradient(net, *arguments)
+    error = np.abs(gradient - truth.gradient)
+    kept = isinstance(backend, dl.Certified) or (error <= prepared.predicted_error(*arguments)).all()
+    coupled = isinstance(backend, dl.Symbolic) and net.program.couples_samples
+    return ("yes, a whole batch while small" if coupled else "yes") if kept else "wrong"
+
+
+def support_table() -> str:
+    rows = [[f"`{name}`", *(support(net, b) for b in SUPPORTED.values())] for name, net in operation_examples().items()]
+    return markdown(["operation", *SUPPORTED], rows)
+
+
+def activation_table() -> str:
+    rows = []
+    for row in ACTIVATIONS.values():
+        learnable = ", learnable" if row.is_learnable else ""
+        parameter = f"{row.parameter} = {row.start:g}{learnable}" if row.parameter else "—"
+        kinks = ", ".join(f"{kink:g}" for kink in row.kinks) or "—"
+        bounds = f"{row.value_ulp:g}, {row.derivative_ulp:g}"
+        rows.append([f"`{row.name}`", parameter, kinks, bounds, row.source])
+    return markdown(["activation", "parameter", "kinks", "ulp of value, slope", "source"], rows)
+
+
+def loss_table() -> str:
+    rows = []
+    for row in LOSSES.values():
+        low, high = row.targets
+        targets = "any" if np.isinf(low) else f"{low:g} or more" if np.isinf(high) else f"{low:g} to {high:g}"
+        classes = " or classes" if row.accepts_classes else ""
+        rows.append(
+            [f"`{row.name}`", "probabilities" if row.outputs == (0, 1) else "any", targets + classes, row.source]
+        )
+    return markdown(["loss", "outputs", "targets", "source"], rows)
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def with_parts(text: str, parts: dict[str, str]) -> str:
     for name, content in parts.items():
         text = text.replace(f"<!-- {name} -->\n{part(text, name)}", f"<!-- {name} -->\n{content}")
@@ -44,5 +127,11 @@ def with_parts(text: str, parts: dict[str, str]) -> str:
 
 if __name__ == "__main__":
     table = (ROOT / "results/headline/table.md").read_text()
-    parts = {"example output": f"```text\n{example_output()}```\n", "headline table": table}
+    parts = {
+        "example output": f"```text\n{example_output()}```\n",
+        "headline table": table,
+        "support table": support_table(),
+        "activation table": activation_table(),
+        "loss table": loss_table(),
+    }
     README.write_text(with_parts(README.read_text(), parts))

@@ -52,7 +52,7 @@ def gradient_balls(net: dl.MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray)
     """The balls of the reverse sweep at the working precision."""
     arguments = checked(net, theta, x, y, ("float64", "float32"))
     centre, *inputs = (BALLS.array(a) for a in (arguments.theta, arguments.x, arguments.y))
-    return reverse_sweep(net, centre, values(net.program, BALLS, centre, *inputs), SERIES)
+    return reverse_sweep(net.program, centre, values(net.program, BALLS, centre, *inputs), SERIES)
 
 
 def loss_along(net: dl.MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, v: np.ndarray) -> Any:
@@ -377,18 +377,18 @@ def test_the_forward_series_along_random_directions_overlaps_the_gradient(seed):
 
 
 def wrong_affine(fault: str) -> Any:
-    def rule(instruction, theta, made, cotangents, z_bar, gradient, series):
+    def rule(sweep, instruction, number):
         weight, bias = instruction.parameters
-        source = instruction.inputs[0]
-        weight_bar = BALLS.matmul(z_bar.T, made[source])
-        weight.of(gradient)[...] += weight_bar[::-1] if fault == "rows swapped" else weight_bar
-        bias.of(gradient)[...] += 0 if fault == "bias forgotten" else z_bar.sum(axis=0)
-        a_bar = BALLS.matmul(z_bar, weight.of(theta))
+        source, z_bar = instruction.inputs[0], sweep.cotangents[number]
+        weight_bar = BALLS.matmul(z_bar.T, sweep.made[source])
+        weight.of(sweep.gradient)[...] += weight_bar[::-1] if fault == "rows swapped" else weight_bar
+        bias.of(sweep.gradient)[...] += 0 if fault == "bias forgotten" else z_bar.sum(axis=0)
+        a_bar = BALLS.matmul(z_bar, weight.of(sweep.theta))
         if fault == "off by one part in 2**100":
             a_bar = a_bar * (1 + BALLS.array(np.array(2.0**-100)))
         if fault == "cotangent not added up":
             a_bar = 0 * a_bar
-        cotangents[source] = cotangents[source] + a_bar
+        sweep.add(source, a_bar)
 
     return rule
 

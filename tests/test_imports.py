@@ -14,9 +14,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "difflab"
 
 LAYERS = (
-    ("stencils", "number_systems"),
+    ("stencils", "number_systems", "initialisation"),
     ("primitives",),
     ("program",),
+    ("layers",),
     ("network",),
     ("counting", "kernels", "expressions"),
     ("backends",),
@@ -194,8 +195,13 @@ PLANTED = [
     ("against_the_order", "difflab/stencils.py", "from difflab.network import MLP"),
     ("against_the_order", "difflab/stencils.py", "import difflab.number_systems"),
     ("against_the_order", "difflab/primitives/losses.py", "from difflab import program"),
+    ("against_the_order", "difflab/primitives/operations/affine.py", "from difflab.program import Program"),
+    ("against_the_order", "difflab/primitives/rules.py", "from difflab.kernels import rules"),
+    ("against_the_order", "difflab/layers.py", "from difflab.network import MLP"),
+    ("against_the_order", "difflab/initialisation.py", "from difflab.layers import Dense"),
+    ("against_the_order", "difflab/kernels/rules.py", "from difflab.backends import Backprop"),
     ("against_the_order", "difflab/network.py", "def f():\n    from difflab.backends import Backprop"),
-    ("against_the_order", "difflab/kernels/sweeps.py", "from difflab.expressions import derive"),
+    ("against_the_order", "difflab/kernels/sweeps.py", "from difflab.expressions import share"),
     ("against_the_order", "difflab/backends/certified.py", "from difflab.discrepancy import discrepancy"),
     ("against_the_order", "difflab/discrepancy.py", "import difflab"),
     ("against_the_order", "difflab/reference.py", "from difflab import reference_gradient"),
@@ -252,7 +258,11 @@ def test_every_rule_has_a_planted_violation_and_every_door_one_too():
 
 HARMLESS = [
     ("difflab/network.py", "from difflab.primitives.losses import LOSSES"),
-    ("difflab/kernels/sweeps.py", "from difflab.kernels.target import compiled\nimport numba"),
+    ("difflab/layers.py", "from difflab.program import Parameter\nfrom difflab.errors import known"),
+    ("difflab/network.py", "from difflab.initialisation import INITIALISATIONS\nfrom difflab.layers import Dense"),
+    ("difflab/primitives/operations/activation.py", "from difflab.primitives.rules import rule_operations"),
+    ("difflab/kernels/sweeps.py", "from difflab.kernels.rules import RULES\nfrom difflab.kernels import rules"),
+    ("difflab/kernels/rules.py", "from difflab.kernels.target import compiled\nimport numba"),
     ("difflab/backends/backprop.py", "def f():\n    from difflab.kernels import sweeps"),
     ("difflab/backends/symbolic.py", "from difflab.backends.contract import Backend"),
     ("difflab/backends/__init__.py", "from difflab.backends.symbolic import Symbolic"),

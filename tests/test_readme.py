@@ -1,18 +1,33 @@
 """The README says what is true: its code runs, its table is the recorded one, its files and commands exist."""
 
 import io
+import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 
 import click
 import msgspec
-import naive
 import pytest
-from readme import README, ROOT, code_blocks, committed_table, example_output, part
+from readme import (
+    README,
+    ROOT,
+    SUPPORTED,
+    activation_table,
+    code_blocks,
+    committed_table,
+    example_output,
+    loss_table,
+    operation_examples,
+    part,
+    support_table,
+)
 
+import difflab as dl
 from difflab.cli import commands
-from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.operations import OPERATIONS
 from difflab.study.reading import read_network, read_study
 
 
@@ -96,32 +111,107 @@ def test_exit_codes_of_readme_and_help_agree():
     assert codes(TEXT.split("Exit codes:")[1].split("##")[0]) == codes(commands.help.split("Exit codes:")[1])
 
 
-def test_a_new_row_is_all_that_an_activation_takes(monkeypatch):
-    """A made-up activation on every method that compiles nothing ahead."""
-    import numpy as np
+def how_to_add(kind):
+    """The Python blocks below the words in bold."""
+    return code_blocks(TEXT.split(f"**{kind}**")[1].split("\n**A")[0], "python")
 
-    import difflab as dl
-    from difflab.primitives.activations import Activation
 
-    row = Activation(
-        "cubic",
-        expression=lambda m, z: z * z * z,
-        value=lambda z: z * z * z,
-        derivative=lambda z: 3.0 * z * z,
-        max_curvature=100.0,
-        value_ulp=1.0,
-        derivative_ulp=1.5,
-        known_values=((2.0, 8.0, 12.0),),
-        source="made up",
-    )
-    monkeypatch.setitem(ACTIVATIONS, "cubic", row)
-    net = dl.MLP.dense([2, 3, 2], hidden="cubic", loss="squared_error")
-    theta, x, y = net.init(1), np.array([[0.5, -1.0]]), np.array([[1.0, 0.0]])
+@pytest.fixture(scope="module")
+def copy_with_the_activation(tmp_path_factory):
+    """A copy of the package in which the README was followed to the letter, in one file."""
+    place = tmp_path_factory.mktemp("copy")
+    shutil.copytree(ROOT / "difflab", place / "difflab", ignore=shutil.ignore_patterns("__pycache__"))
+    rules, row = how_to_add("An activation")[:2]
+    file = place / "difflab/primitives/activations.py"
+    before, rows, after = file.read_text().partition("_ROWS = (\n")
+    file.write_text(f"{before}{rules}\n\n{rows}{row}{after}")
+    return place
+
+
+def run_in(place, *arguments):
+    """In that folder, which is the first place where Python looks for packages; then this folder."""
+    environment = {**os.environ, "PYTHONPATH": f"{place}{os.pathsep}{ROOT / 'tests'}"}
+    return subprocess.run([sys.executable, *arguments], cwd=place, env=environment, capture_output=True, text=True)
+
+
+def activation_tests_in(place):
+    file, configuration = str(ROOT / "tests/test_activations.py"), str(ROOT / "pyproject.toml")
+    return run_in(place, "-m", "pytest", file, "-c", configuration, "-k", "bent_identity", "-p", "no:cacheprovider")
+
+
+ALL_BACKENDS = """
+import difflab as dl, naive, numpy as np
+assert {place!r} in dl.__file__
+net = dl.MLP.dense([2, 3, 2], hidden="bent_identity")
+rng = np.random.default_rng(0)
+for backend in (*dl.BACKENDS.values(), dl.FiniteDifference("complex"), dl.Backprop("float32")):
+    prepared = backend.prepare(net)
+    x, y = rng.normal(size=(5, 2)).astype(prepared.dtypes[0]), rng.integers(2, size=5)
+    theta = rng.normal(size=net.n_params).astype(prepared.dtypes[0])
     truth = dl.reference_gradient(net, theta, x, y)
-    for backend in (dl.Symbolic(), dl.FiniteDifference("complex")):
-        prepared = backend.prepare(net)
-        _, gradient = prepared.value_and_gradient(theta, x, y)
-        assert dl.discrepancy(gradient, truth).error_relative <= naive.predicted(prepared, truth, theta, x, y)
+    _, gradient = prepared.value_and_gradient(theta, x, y)
+    assert dl.discrepancy(gradient, truth).error_relative <= naive.predicted(prepared, truth, theta, x, y) < 1e-3
+    print(backend.name)
+"""
+
+
+def test_an_activation_takes_one_file_and_every_backend_has_it(copy_with_the_activation):
+    place = str(copy_with_the_activation)
+    done = run_in(place, "-c", ALL_BACKENDS.format(place=place))
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == set(dl.BACKENDS)
+
+
+def test_the_tests_of_activations_take_it_up(copy_with_the_activation):
+    done = activation_tests_in(copy_with_the_activation)
+    assert done.returncode == 0, done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 5
+
+
+def test_a_wrong_rule_in_the_how_to_would_be_noticed(copy_with_the_activation, tmp_path):
+    shutil.copytree(copy_with_the_activation / "difflab", tmp_path / "difflab")
+    file = tmp_path / "difflab/primitives/activations.py"
+    file.write_text(file.read_text().replace("return 1.0 + 0.5 * (z", "return 1.0 + 0.5005 * (z"))
+    assert activation_tests_in(tmp_path).returncode == 1
+
+
+def test_an_activation_of_ones_own_works_as_shown():
+    """In a process of its own: it stays registered."""
+    show = """
+for backend in dl.BACKENDS.values():
+    net = dl.MLP.dense([2, 3, 2], hidden="bump")
+    print(dl.value_and_gradient(net, net.init(0), np.ones((1, 2)), np.array([1]), backend)[0])
+"""
+    done = run_in(ROOT, "-c", f"import numpy as np\n{how_to_add('An activation')[2]}{show}")
+    assert done.returncode == 0, done.stderr
+    assert len({f"{float(value):.12f}" for value in done.stdout.split()}) == 1
+
+
+def test_the_network_of_the_readme_is_one():
+    namespace = {"dl": dl}
+    exec(code_blocks(TEXT, "python")[1], namespace)  # noqa: S102
+    assert namespace["theta"].shape == (namespace["net"].n_params,)
+
+
+@pytest.mark.parametrize("name", ["support table", "activation table", "loss table"])
+def test_tables_of_what_there_is_are_up_to_date(name):
+    assert (
+        part(TEXT, name)
+        == {
+            "support table": support_table,
+            "activation table": activation_table,
+            "loss table": loss_table,
+        }[name]()
+    )
+
+
+def test_every_operation_is_in_the_support_table_with_every_backend():
+    table = part(TEXT, "support table")
+    assert set(operation_examples()) == set(OPERATIONS)
+    for name, net in operation_examples().items():
+        assert name in {step.operation for step in net.program.instructions}
+    assert {type(backend) for backend in SUPPORTED.values()} == {type(backend) for backend in dl.BACKENDS.values()}
+    assert "wrong" not in table
 
 
 def committed_rows():

@@ -282,7 +282,7 @@ def saturated(activation: str, z: float) -> tuple[dl.MLP, np.ndarray, np.ndarray
 
 def error_ulp(backend: dl.Backend, activation: str, z: float) -> float:
     net, *arguments = saturated(activation, z)
-    _, gradient = backend.prepare(net).value_and_gradient(*arguments)
+    _, gradient = backend.prepare(net).value_and_gradient(*arguments, allow_nonfinite=True)
     return dl.discrepancy(gradient, dl.reference_gradient(net, *arguments)).error_ulp_max
 
 
@@ -290,6 +290,13 @@ def test_the_textbook_sigmoid_overflows_to_nan_where_it_is_saturated():
     """exp(800) / (1 + exp(800))**2 is infinity by infinity; the truth is exp(-800), about 4e-348, that is, 0."""
     assert error_ulp(dl.Symbolic(), "sigmoid", -800.0) == np.inf
     assert error_ulp(dl.Backprop(), "sigmoid", -800.0) <= 1
+
+
+def test_a_gradient_that_overflows_is_never_returned_unasked():
+    net, *arguments = saturated("sigmoid", -800.0)
+    words = r"Symbolic\(\) got a loss of 2.0 and 2 of 4 entries not finite, first dense1.weight\[0,0\] = nan"
+    with pytest.raises(dl.NotFinite, match=f"^{words}"):
+        dl.Symbolic().prepare(net).value_and_gradient(*arguments)
 
 
 def test_the_textbook_tanh_loses_every_digit_where_it_is_saturated():

@@ -31,7 +31,7 @@ class Floats:
 
     def expit(self, z: Array) -> Array:
         tail = np.exp(_decaying(z))
-        return np.where(z.real >= 0, 1, tail) / (1 + tail)
+        return np.where(z.real > 0, 1, tail) / (1 + tail)
 
     def log1pexp(self, z: Array) -> Array:
         return self.positive_part(z) + _log1p(np.exp(_decaying(z)))
@@ -56,8 +56,8 @@ class Floats:
 
 
 def _decaying(z: Array) -> Array:
-    """Plus or minus z, whichever has a real part that is not positive, so that exp cannot overflow."""
-    return np.where(z.real >= 0, -z, z)
+    """Plus or minus z, whichever has a real part that is not positive, so that exp cannot overflow; z at 0."""
+    return np.where(z.real > 0, -z, z)
 
 
 def _log1p(z: Array) -> Array:

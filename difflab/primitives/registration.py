@@ -94,7 +94,7 @@ def _rules(row: Activation, points: np.ndarray, p: float | None) -> list[_Check]
     if row.is_learnable and row.parameter_derivative is not None:
         moving = SERIES.line(BALLS.array(rest[0]), np.ones(1, object))
         slopes = coefficient(row.expression(SERIES, SERIES.array(BALLS.array(points)), moving), 1)
-        rules.append(("parameter_derivative", row.parameter_derivative, slopes, row.derivative_ulp))
+        rules.append(("parameter_derivative", row.parameter_derivative, slopes, row.parameter_derivative_ulp))
     return rules
 
 
