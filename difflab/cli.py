@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from difflab.terminal import print_json, print_table, progress
+from difflab.terminal import print_json, print_network, print_table, progress
 
 
 if TYPE_CHECKING:
@@ -84,15 +84,15 @@ def resume(study: str, results: Path, as_json: bool) -> None:
 @json_option
 def list_(results: Path, as_json: bool) -> None:
     """List the studies here and how far they are."""
+    from difflab.documents import InvalidFile
     from difflab.study import runner
     from difflab.study.cells import cells
-    from difflab.study.reading import InvalidStudy
 
     found = []
     for path in sorted(STUDIES.glob("*.toml")):
         try:
             study = _read(str(path))
-        except InvalidStudy as error:
+        except InvalidFile as error:
             click.echo(str(error), err=True)
             continue
         done = len(runner.finished_rows(study, _directory(str(path), results)))
@@ -162,17 +162,19 @@ def gradient(
 ) -> None:  # fmt: skip
     """Gradient of a NETWORK at DATA, with its error against the certified truth.
 
-    NETWORK is a TOML file with the fields of one [[networks]] entry of a study. DATA is the name of a data set, or an
-    npz file with x, y and, if you like, theta.
+    NETWORK is a TOML or JSON file with the fields of one [[networks]] entry of a study. DATA is the name of a data
+    set, or an npz file with x, y and, if you like, theta.
     """
     from difflab import discrepancy, reference_gradient
     from difflab.backends.certified import ENCLOSED, Certified
-    from difflab.study.reading import checked_backend, read_network
+    from difflab.network_files import read_declaration
+    from difflab.study.reading import checked_backend
 
     chosen = checked_backend(dict(map(_option, options)) | {"name": backend})
-    net = read_network(network).build()
+    declared = read_declaration(network)
+    net = declared.build()
     prepared = chosen.prepare(net)
-    theta, x, y = _problem(net, data, batch, seed, prepared.dtypes[0])
+    theta, x, y = _problem(net, data, batch, net.init(seed, declared.init), prepared.dtypes[0])
     value, found = prepared.value_and_gradient(theta, x, y)
     truth = reference_gradient(net, theta, x, y)
     error = None if isinstance(chosen, Certified) else discrepancy(found, truth)
@@ -189,6 +191,30 @@ def gradient(
         sys.exit(UNDECIDED)
 
 
+@commands.command()
+@click.argument("network", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw its program to this file.")
+@json_option
+def show(network: Path, svg: Path | None, as_json: bool) -> None:
+    """Show what a NETWORK is made of: layers, parameters, operations, and its program.
+
+    NETWORK is a TOML or JSON file with the fields of one [[networks]] entry of a study.
+    """
+    from difflab import diagram, summary
+    from difflab.files import write_atomically
+    from difflab.network_files import read_declaration
+
+    declared = read_declaration(network)
+    net = declared.build()
+    if as_json:
+        print_json(summary.document(net, declared.init, declared.data))
+    else:
+        print_network(net, summary.terms(net, declared.init, declared.data))
+    if svg:
+        write_atomically(svg, diagram.svg(net))
+        click.echo(f"written to {svg}", err=True)
+
+
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or name == "name":
@@ -200,7 +226,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _problem(
-    net: MLP, data: str, batch: int | None, seed: int, dtype: str
+    net: MLP, data: str, batch: int | None, start: np.ndarray, dtype: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Parameters, samples and targets from a data set or a file, in the dtype of the back-end."""
     from difflab import datasets
@@ -218,7 +244,7 @@ def _problem(
             raise ValueError(f"{data} must hold x and y, got {sorted(arrays)}; add {' and '.join(sorted(missing))}")
     else:
         raise click.UsageError(f"{data!r} is neither a file nor a data set; known: {', '.join(datasets.DIGIT_SIZES)}")
-    theta = arrays["theta"] if "theta" in arrays else net.init(seed).astype(dtype)
+    theta = arrays["theta"] if "theta" in arrays else start.astype(dtype)
     x, y = (array[:batch] if batch and array.ndim else array for array in (arrays["x"], arrays["y"]))
     return theta, x, y
 
@@ -337,13 +363,13 @@ def main() -> None:
 
 def _exit_code(error: BaseException) -> int:
     from difflab.backends import Refused, Unsupported
+    from difflab.documents import InvalidFile
     from difflab.errors import MissingExtra
     from difflab.reference import InvalidReference
-    from difflab.study.reading import InvalidStudy
     from difflab.study.store import InvalidStore
 
     codes: dict[type[BaseException], int] = {
-        InvalidStudy: INVALID, InvalidReference: INVALID, InvalidStore: INVALID, MissingExtra: MISSING,
+        InvalidFile: INVALID, InvalidReference: INVALID, InvalidStore: INVALID, MissingExtra: MISSING,
         Refused: INCOMPLETE, Unsupported: INCOMPLETE,
     }  # fmt: skip
     otherwise = FAILED if isinstance(error, OSError | MemoryError) else USAGE

@@ -92,7 +92,7 @@ def derive_batch(net: MLP, batch: int) -> Derivation:
 def derive_totals(net: MLP) -> Derivation:
     """Differentiate what is added once to the loss of a batch."""
     program = net.program
-    return _derive(net, 1, lambda made: sympy.sympify(sum(made[number] for number in program.totals)))
+    return _derive(net, 1, lambda made: sum((made[number] for number in program.totals), start=sympy.Integer(0)))
 
 
 def _derive(net: MLP, batch: int, loss_of: Callable[[list[Any]], sympy.Expr]) -> Derivation:

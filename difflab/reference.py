@@ -18,13 +18,16 @@ from difflab.files import write_atomically
 from difflab.network import MLP
 
 
-FORMAT = "difflab reference 1"
+FORMAT = "difflab reference 2"
 MAX_FILE_BYTES = 2**32
 """Unpacked size beyond which a file is not opened."""
 
 CONVENTIONS = (
     "rows of x are samples; weight is (out, in); theta is layer by layer, weight then bias, C order; "
-    "cross-entropies take logits; at a kink gradient holds the left slope; "
+    "cross-entropies take logits; targets with label smoothing s are y (1 - s) + s / C; penalties are l1 sum |w| + "
+    "l2 / 2 sum w**2 over weights, added once; batch norm has the population variance; dropout is a mask / (1 - p), "
+    "mask = numpy.random.default_rng(seed).random((batch, width)) >= p; at a kink gradient holds the left slope of an "
+    "activation, that of the first largest piece of a maxout, and 0 for |w|; "
     "the true derivative lies within [lower, upper], near gradient + residual where status is rounded"
 )
 FLOATS = ("float64", "float32")

@@ -14,11 +14,15 @@ import click
 
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+    from difflab.network import MLP
+    from difflab.program import Program
     from difflab.study.declaration import Study
     from difflab.study.runner import Listener, Row
     from difflab.study.tables import Column
+    from difflab.summary import LayerRow
 
 UNBOUNDED = 1000
 """Columns of an output that is no terminal: tables take the width they need."""
@@ -95,38 +99,112 @@ def _finite(value: Any) -> Any:
 
 def print_table(study: Study, rows: list[Row]) -> None:
     """One table where it fits, else one per measure; a narrower terminal wraps lines, no figure is ever cut."""
-    from rich.console import Console
-
     from difflab.study import tables
 
-    def console(width: int | None) -> Console:
-        return Console(width=width, markup=False, highlight=False)
-
-    screen = console(None if sys.stdout.isatty() else UNBOUNDED)
-
-    def natural_width(table: Table) -> int:
-        return screen.measure(table, options=screen.options.update(max_width=UNBOUNDED)).maximum
-
+    screen = _screen()
     screen.print(f"\n{study.question}\n", style="bold")
     parts = [_table(tables.columns(study.measures, narrow=True), rows)]
-    if natural_width(parts[0]) > screen.width:
+    if _natural_width(parts[0], screen) > screen.width:
         parts = [_table(tables.columns([measure], narrow=True), rows) for measure in study.measures]
     for part in parts:
-        console(max(natural_width(part), screen.width)).print(part)
+        _print_whole(part, screen)
     for note in tables.notes(rows):
         screen.print(f"* {note}", soft_wrap=True)
 
 
-def _table(shown: list[Column], rows: list[Row]) -> Table:
+def _console(width: int | None) -> Console:
+    from rich.console import Console
+
+    return Console(width=width, markup=False, highlight=False)
+
+
+def _screen() -> Console:
+    return _console(None if sys.stdout.isatty() else UNBOUNDED)
+
+
+def _natural_width(table: Table, screen: Console) -> int:
+    return screen.measure(table, options=screen.options.update(max_width=UNBOUNDED)).maximum
+
+
+def _print_whole(table: Table, screen: Console) -> None:
+    """A terminal that is too narrow wraps lines."""
+    _console(max(_natural_width(table, screen), screen.width)).print(table)
+
+
+def print_network(net: MLP, terms: dict[str, Any]) -> None:
+    """Layers with their parameters and operations, loss and penalties, and the program."""
+    from difflab import summary
+
+    screen, layers = _screen(), summary.layer_rows(net)
+    totals = summary.totals(net, layers)
+    screen.print(f"\n{net}\n", style="bold", soft_wrap=True)
+    _print_whole(_layer_table(layers, totals), screen)
+    screen.print(
+        "\nmultiply-adds: multiplications and additions for one sample, 2MN for W a + b with M units and N inputs, "
+        "2MN - M without b\n",
+        soft_wrap=True,
+    )
+    for name, value in {"inputs": net.n_inputs, "outputs": net.n_outputs, **terms}.items():
+        screen.print(f"{name:<16} {summary.number(value)}", soft_wrap=True)
+    screen.print()
+    _print_whole(_program_table(net.program), screen)
+    screen.print(
+        f"\noperations of one sample: {totals['loss_ops']} for the loss, {totals['gradient_ops']} for loss and gradient"
+        " by one reverse sweep\n",
+        soft_wrap=True,
+    )
+
+
+def _layer_table(layers: list[LayerRow], totals: dict[str, int]) -> Table:
+    table = _plain_table({"layer": "left", "kind": "left", "what": "left", "width": "right"})
+    shown = {"parameters": "parameters", "shared": "shared", "multiply_adds": "multiply-adds"}
+    if not any(row.shared for row in layers):
+        del shown["shared"]
+    for title in shown.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in layers:
+        figures = (getattr(row, name) for name in shown)
+        table.add_row("  " * row.depth + row.name, row.kind, row.what, str(row.width), *(f"{n or ''}" for n in figures))
+    table.add_section()
+    table.add_row("total", "", "", "", *(str(totals.get(name, "")) for name in shown))
+    return table
+
+
+def _program_table(program: Program) -> Table:
+    from difflab import summary
+
+    texts = summary.parameter_texts(program)
+    table = _plain_table(
+        {
+            "value": "left",
+            "operation": "left",
+            "function": "left",
+            "reads": "left",
+            "parameters": "left",
+            "width": "right",
+        }
+    )
+    for row in summary.step_rows(program):
+        parameters = ", ".join(texts[name] for name in row.parameters)
+        reads = ", ".join(row.reads)
+        table.add_row(row.value, row.operation, summary.function_text(row), reads, parameters, str(row.width))
+    return table
+
+
+def _plain_table(columns: dict[str, Literal["left", "right"]]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for title, justify in columns.items():
+        made.add_column(title, justify=justify, no_wrap=True)
+    return made
+
+
+def _table(shown: list[Column], rows: list[Row]) -> Table:
     from difflab.study.tables import network_name
 
-    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in shown:
-        justify: Literal["left", "right"] = "left" if column.is_text else "right"
-        made.add_column(column.title.replace(" ", "\n"), justify=justify, no_wrap=True)
+    made = _plain_table({column.title.replace(" ", "\n"): "left" if column.is_text else "right" for column in shown})
     before = None
     for row in rows:
         if network_name(row) != before:

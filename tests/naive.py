@@ -133,7 +133,8 @@ def _random_targets(net: dl.MLP, rng: np.random.Generator, batch: int) -> np.nda
 
 
 def _is_saturated(net: dl.MLP, theta: np.ndarray, x: np.ndarray) -> bool:
-    outputs = _through(net.layers, _Theta(theta.tolist(), float), x.tolist(), math)
+    """By mpmath, where nothing overflows."""
+    outputs = _through(net.layers, Theta(_exact(theta), mpmath.mpf), [_exact(row) for row in x], mpmath)
     return not all(ROOM < a < 1 - ROOM for row in outputs for a in row)
 
 
@@ -249,12 +250,19 @@ def _central_difference(net: dl.MLP, centre: Row, x: Rows, targets: Rows, step: 
 
 
 @dataclass
-class _Theta:
-    """Parameters, cut from the front; what is shared is cut once."""
+class Theta:
+    """Parameters, cut from the front of a list or an array; what is shared is cut once.
 
-    rest: Row
+    Attributes
+    ----------
+    rest : what has not been cut.
+    number : the type of the numbers, for constants.
+    shared : what was cut under the name of a share.
+    weights : what penalties see.
+    """
+
+    rest: Any
     number: Any
-    """The type of the numbers, for constants."""
 
     shared: dict[tuple[str, str], Row] = field(default_factory=dict)
     weights: list[Row] = field(default_factory=list)
@@ -271,7 +279,7 @@ class _Theta:
 
 
 def _loss(net: dl.MLP, theta: Row, x: Rows, targets: Rows, m: ModuleType) -> Any:
-    cut = _Theta(theta, getattr(m, "mpf", float))
+    cut = Theta(theta, getattr(m, "mpf", float))
     outputs = _through(net.layers, cut, x, m)
     assert not cut.rest
     targets = [_smoothed(net, target, cut.number) for target in targets]
@@ -281,40 +289,40 @@ def _loss(net: dl.MLP, theta: Row, x: Rows, targets: Rows, m: ModuleType) -> Any
     return sum(losses) / _parts(net, len(x)) + sum(penalties)
 
 
-def _through(layers: Any, theta: _Theta, rows: Rows, m: ModuleType) -> Rows:
+def _through(layers: Any, theta: Theta, rows: Rows, m: ModuleType) -> Rows:
     """The rows of a batch through one layer after the other."""
     for layer in layers:
         rows = _LAYERS[type(layer)](layer, theta, rows, m)
     return rows
 
 
-def _affine(theta: _Theta, rows: Rows, units: int, share: str | None = None, has_bias: bool = True) -> Rows:
+def _affine(theta: Theta, rows: Rows, units: int, share: str | None = None, has_bias: bool = True) -> Rows:
     n = len(rows[0])
     weight = theta.take(units * n, "weight", share)
     bias = theta.take(units, "bias", share) if has_bias else [0] * units
     return [[sum(weight[j * n + i] * row[i] for i in range(n)) + bias[j] for j in range(units)] for row in rows]
 
 
-def _dense(layer: Dense, theta: _Theta, rows: Rows, m: ModuleType) -> Rows:
+def _dense(layer: Dense, theta: Theta, rows: Rows, m: ModuleType) -> Rows:
     rows = _affine(theta, rows, layer.units, layer.share, layer.bias)
     return _activated(layer.activation, theta, rows, m, layer.units, layer.share)
 
 
-def _maxout(layer: Maxout, theta: _Theta, rows: Rows, m: ModuleType) -> Rows:
+def _maxout(layer: Maxout, theta: Theta, rows: Rows, m: ModuleType) -> Rows:
     k = layer.pieces
     rows = _affine(theta, rows, layer.units * k, layer.share)
     return [[max(row[j * k : (j + 1) * k]) for j in range(layer.units)] for row in rows]
 
 
-def _elementwise(layer: Elementwise, theta: _Theta, rows: Rows, m: ModuleType) -> Rows:
+def _elementwise(layer: Elementwise, theta: Theta, rows: Rows, m: ModuleType) -> Rows:
     return _activated(layer.activation, theta, rows, m, len(rows[0]) if layer.per_unit else 1)
 
 
-def _softmax(layer: Softmax, theta: _Theta, rows: Rows, m: ModuleType) -> Rows:
+def _softmax(layer: Softmax, theta: Theta, rows: Rows, m: ModuleType) -> Rows:
     return [[m.exp(z) / sum(m.exp(other) for other in row) for z in row] for row in rows]
 
 
-def _multiply(layer: Multiply, theta: _Theta, rows: Rows, m: ModuleType) -> Rows:
+def _multiply(layer: Multiply, theta: Theta, rows: Rows, m: ModuleType) -> Rows:
     k = len(rows[0]) // layer.units
     return [[_product(row[j * k : (j + 1) * k]) for j in range(layer.units)] for row in rows]
 
@@ -326,7 +334,7 @@ def _product(factors: Row) -> Any:
     return product
 
 
-def _batch_norm(layer: BatchNorm, theta: _Theta, rows: Rows, m: ModuleType) -> Rows:
+def _batch_norm(layer: BatchNorm, theta: Theta, rows: Rows, m: ModuleType) -> Rows:
     columns, eps = list(zip(*rows, strict=True)), theta.number(layer.eps)
     gamma, beta = theta.take(len(columns), "gamma"), theta.take(len(columns), "beta")
     made = []
@@ -340,15 +348,16 @@ def _batch_norm(layer: BatchNorm, theta: _Theta, rows: Rows, m: ModuleType) -> R
     return [list(row) for row in zip(*made, strict=True)]
 
 
-def _dropout(layer: Dropout, theta: _Theta, rows: Rows, m: ModuleType) -> Rows:
+def _dropout(layer: Dropout, theta: Theta, rows: Rows, m: ModuleType) -> Rows:
     if not layer.training:
         return rows
     is_kept = (np.random.default_rng(layer.seed).random((len(rows), len(rows[0]))) >= layer.p).tolist()
     kept = 1 - theta.number(layer.p)
-    return [[a / kept if keep else 0 * a for a, keep in zip(*pair, strict=True)] for pair in zip(rows, is_kept)]
+    pairs = zip(rows, is_kept, strict=True)
+    return [[a / kept if keep else 0 * a for a, keep in zip(*pair, strict=True)] for pair in pairs]
 
 
-def _residual(layer: Residual, theta: _Theta, rows: Rows, m: ModuleType) -> Rows:
+def _residual(layer: Residual, theta: Theta, rows: Rows, m: ModuleType) -> Rows:
     ends = _through(layer.layers, theta, rows, m)
     skips = _affine(theta, rows, len(ends[0]), has_bias=False) if layer.project else rows
     return [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(skips, ends, strict=True)]
@@ -366,15 +375,15 @@ _LAYERS = {
 }
 
 
-def _named(text: str) -> tuple[str, float]:
+def named(text: str) -> tuple[str, float]:
     """The name in ``"elu(0.5)"`` and its constant."""
     name, bracket, number = text.partition("(")
     return name, float(number.rstrip(")")) if bracket else PARAMETERS.get(name, 0.0)
 
 
-def _activated(text: str, theta: _Theta, rows: Rows, m: ModuleType, n: int, share: str | None = None) -> Rows:
+def _activated(text: str, theta: Theta, rows: Rows, m: ModuleType, n: int, share: str | None = None) -> Rows:
     """An activation with ``n`` learnable parameters, one for each unit or one for all, if they are learnable."""
-    name, constant = _named(text)
+    name, constant = named(text)
     p = [theta.number(constant)]
     if name in LEARNABLE:
         p, name = theta.take(n, name, share), LEARNABLE[name]
@@ -439,10 +448,10 @@ def _is_plain(net: dl.MLP) -> bool:
 
 def _dense_layers(net: dl.MLP, theta: Row) -> list[tuple[Rows, Row, str, Row]]:
     """Weight rows, bias, activation and its parameter for every unit, layer by layer."""
-    layers, n, cut = [], net.n_inputs, _Theta(theta, float)
+    layers, n, cut = [], net.n_inputs, Theta(theta, float)
     for layer in net.layers:
         weight = [cut.take(n, "weight") for _ in range(layer.units)]
-        bias, (name, constant) = cut.take(layer.units, "bias"), _named(layer.activation)
+        bias, (name, constant) = cut.take(layer.units, "bias"), named(layer.activation)
         layers.append(
             (weight, bias, name, cut.take(layer.units, name) if name in LEARNABLE else [constant] * layer.units)
         )

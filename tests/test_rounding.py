@@ -32,10 +32,24 @@ def cases(scale: float) -> list:
     return found
 
 
+def in_dtype(case: tuple, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    _, theta, x, y, _ = case
+    return theta.astype(dtype), x.astype(dtype), y if y.ndim == 1 else y.astype(dtype)
+
+
+def overflows(case: tuple, dtype: str) -> bool:
+    """Whether the back-end says that what it got is not finite."""
+    try:
+        dl.Backprop(dtype).prepare(case[0]).value_and_gradient(*in_dtype(case, dtype))
+    except dl.NotFinite:
+        return True
+    return False
+
+
 def evaluated(case: tuple, dtype: str) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Errors and bounds of the gradient, error and bound of the value."""
-    net, theta, x, y, truth = case
-    arguments = theta.astype(dtype), x.astype(dtype), y if y.ndim == 1 else y.astype(dtype)
+    net, *_, truth = case
+    arguments = in_dtype(case, dtype)
     value, gradient = dl.Backprop(dtype).prepare(net).value_and_gradient(*arguments)
     bounds = rounding_errors(net, *arguments, dtype)
     return _absolute_error(gradient, truth), bounds.gradient, abs(value - truth.value), bounds.value
@@ -47,6 +61,9 @@ def test_every_entry_is_within_its_bound(scale, dtype):
     tiny = float(np.finfo(dtype).tiny)
     assert len(cases(scale)) > N_NETWORKS / 2
     for case in cases(scale):
+        if overflows(case, dtype):
+            assert case[0].loss in naive.PROBABILITY_LOSS_NAMES
+            continue
         errors, bounds, value_error, value_bound = evaluated(case, dtype)
         assert (errors <= bounds).all()
         assert value_error <= value_bound + tiny

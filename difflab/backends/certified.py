@@ -334,35 +334,24 @@ def _penalty(sweep: _Sweep, instruction: Instruction, number: int) -> None:
 
 def _by_series(sweep: _Sweep, instruction: Instruction, number: int) -> None:
     """Derivatives of the primal itself, along as many lines as its reach takes."""
-    row, bar = OPERATIONS[instruction.operation], sweep.cotangents[number]
+    row, bar, series = OPERATIONS[instruction.operation], sweep.cotangents[number], sweep.series
     inputs = [sweep.made[i] for i in instruction.inputs]
     parameters = [parameter.of(sweep.theta) for parameter in instruction.parameters]
-    series = sweep.series
+    still = [[_line(series, array, 0) for array in arrays] for arrays in (inputs, parameters)]
 
-    def slopes(place: int, line: Array, of_parameter: bool = False) -> Array:
-        moved = [*inputs], [*parameters]
-        moved[of_parameter][place] = line
-        return coefficient(row.primal(series, instruction, *_all_series(series, moved)), 1)
+    def slopes(of_parameters: bool, place: int, line: Array) -> Array:
+        moved = [[*arrays] for arrays in still]
+        moved[of_parameters][place] = line
+        return coefficient(row.primal(series, instruction, *moved), 1)
 
     for place, value in enumerate(instruction.inputs):
         if value >= sweep.program.n_given:
-            sweep.add(value, _ALONG[row.reach](partial(slopes, place), inputs[place], bar, series))
+            sweep.add(value, _ALONG[row.reach](partial(slopes, False, place), inputs[place], bar, series))
     for place, parameter in enumerate(instruction.parameters):
-        slope = slopes(place, _line(series, parameters[place], 1), of_parameter=True)
-        terms = (bar * slope).sum(axis=0)
         is_shift = instruction.operation in SHIFTED and place == len(parameters) - 1
         if not (is_shift and number in sweep.centred):
+            terms = (bar * slopes(True, place, _line(series, parameters[place], 1))).sum(axis=0)
             parameter.of(sweep.gradient)[...] += terms if parameter.size > 1 else terms.sum()
-
-
-def _all_series(series: Series, moved: tuple[list[Array], list[Array]]) -> tuple[list[Array], list[Array]]:
-    """What does not move, as series without a slope."""
-    inputs, parameters = ([a if _is_series(a) else _line(series, a, 0) for a in arrays] for arrays in moved)
-    return inputs, parameters
-
-
-def _is_series(array: Array) -> bool:
-    return hasattr(array.flat[0], "coeffs")
 
 
 def _line(series: Series, array: Array, slope: int) -> Array:

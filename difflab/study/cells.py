@@ -14,11 +14,21 @@ import numpy as np
 
 from difflab import datasets
 from difflab.network import MLP
+from difflab.network_files import Network
 from difflab.primitives.losses import LOSSES
-from difflab.study.declaration import Network, Study, build_backend
+from difflab.study.declaration import Study, build_backend
 
 
-PRESENTATION = ("__main__.py", "cli.py", "terminal.py", "tables.py", "plots.py", "report.py")
+PRESENTATION = (
+    "__main__.py",
+    "cli.py",
+    "terminal.py",
+    "tables.py",
+    "plots.py",
+    "report.py",
+    "diagram.py",
+    "summary.py",
+)
 """Files whose edits leave recorded rows as true as they were."""
 
 
@@ -90,7 +100,7 @@ def problem(task: Task) -> tuple[MLP, np.ndarray, np.ndarray, np.ndarray]:
     data = datasets.load(str(task.network.data))
     rng = np.random.default_rng(task.seed)
     rows = rng.permutation(len(data.x))[: task.batch]
-    theta, x = (_to_float32_numbers(a) for a in (net.init(rng), data.x[rows]))
+    theta, x = (_to_float32_numbers(a) for a in (net.init(rng, task.network.init), data.x[rows]))
     return net, theta, x, data.targets(LOSSES[net.loss].accepts_classes)[rows]
 
 

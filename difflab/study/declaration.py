@@ -7,25 +7,10 @@ from typing import Any, Literal
 import msgspec
 
 from difflab.backends import BACKENDS, Backend
-from difflab.network import MLP
+from difflab.network_files import Network
 
 
 Measure = Literal["accuracy", "speed", "swell"]
-
-
-class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A dense network and the data set it reads, as a study or network file declares it."""
-
-    widths: list[int]
-    hidden: str = "tanh"
-    loss: str = "softmax_cross_entropy"
-    output: str = "identity"
-    reduction: str = "mean"
-    data: str | None = None
-
-    def build(self) -> MLP:
-        """The network itself; raises what ``MLP.dense`` raises."""
-        return MLP.dense(self.widths, self.hidden, self.loss, self.output, self.reduction)
 
 
 class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from difflab.errors import MissingExtra
 from difflab.files import write_atomically
+from difflab.study.tables import made_of, term_words
 
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _methods(rows: list[Row]) -> list[str]:
 
 def _with_series(rows: list[Row]) -> list[Row]:
     """Rows with the name of the line they belong to: the method, and what else tells networks apart in this study."""
-    names = [[str(row.get(part)) for part in ("hidden", "output", "loss", "reduction")] for row in rows]
+    names = [[*made_of(row), *term_words(row)] for row in rows]
     if len({tuple(name) for name in names}) == 1:
         return [row | {"series": row["method"]} for row in rows]
     return [row | {"series": ", ".join([row["method"], *name])} for row, name in zip(rows, names, strict=True)]

@@ -19,6 +19,7 @@ import msgspec
 
 from difflab import datasets
 from difflab import reference as references
+from difflab.network_files import TERMS, Network, as_table
 from difflab.study import provenance
 from difflab.study.cells import Cell, cells, key, label
 from difflab.study.declaration import Study, build_backend
@@ -183,20 +184,27 @@ def _is_reference(path: Path) -> bool:
 
 def _names(cell: Cell) -> Row:
     """What is known of a cell before it runs."""
-    net, backend = cell.task.network.build(), build_backend(cell.backend)
+    network, backend = cell.task.network, build_backend(cell.backend)
+    net = network.build()
     names = {
         "network": net.label,
         "parameters": net.n_params,
-        "hidden": cell.task.network.hidden,
-        "output": cell.task.network.output,
-        "reduction": net.reduction,
-        "loss": net.loss,
-        "data": cell.task.network.data,
+        "hidden": network.hidden,
+        "output": network.output,
+        "layers": _layers_as_text(network),
+        **{term: getattr(network, term) for term in (*TERMS, "init", "data")},
         "batch": cell.task.batch,
         "seed": cell.task.seed,
         "method": repr(backend),
     }
     return names | (swell.of_network(net) | backend.forecast(net) if "swell" in cell.measures else {})
+
+
+def _layers_as_text(network: Network) -> str | None:
+    """What is declared in full is recorded in full: labels of networks leave out much that differs."""
+    if network.layers is None:
+        return None
+    return json.dumps(as_table(network.build())["layers"])
 
 
 def _kill(process: subprocess.Popen) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pandas as pd
+
+from difflab.layers import AnyLayer
+from difflab.network_files import TERMS, USUAL, Network, layer_table
+from difflab.summary import in_short
 
 
 Row = dict[str, Any]
@@ -67,13 +72,51 @@ def _words(name: str) -> Callable[[Row], str]:
     return lambda row: str(row.get(name) or MISSING)
 
 
+DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Network)} | USUAL
+TERMS_IN_NAMES = ("output", *TERMS, "init")
+NAMED = ("l1", "l2", "label_smoothing")
+"""Terms whose figures say nothing without their names."""
+
+
 def network_name(row: Row) -> str:
-    """Widths and hidden activation; output activation, loss and reduction where they are not the usual ones."""
-    usual = row.get("loss") in (None, "softmax_cross_entropy")
-    output = row.get("output") if row.get("output") != "identity" else None
-    reduction = row.get("reduction") if row.get("reduction") != "mean" else None
-    words = (row["network"], row.get("hidden"), output, None if usual else row["loss"], reduction)
-    return " ".join(str(word) for word in words if word)
+    """Widths and hidden activation, or all layers; output activation, loss and so on where they are not the usual."""
+    return " ".join([*layer_words(row), *term_words(row)])
+
+
+def layer_words(row: Row) -> list[str]:
+    """A network by its widths and hidden activation, or by all its layers."""
+    if row.get("layers"):
+        return [in_short(row["network"].split("-")[0], _layers(row))]
+    return [row["network"], *([row["hidden"]] if row.get("hidden") else [])]
+
+
+def _layers(row: Row) -> list[dict[str, Any]]:
+    """The layers as they were recorded, checked, since rows may come from a file."""
+    try:
+        layers = msgspec.json.decode(row["layers"], type=list[AnyLayer])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"layers of {row['network']} must be a list of layers, got: {error}; run it again") from error
+    return [layer_table(layer) for layer in layers]
+
+
+def made_of(row: Row) -> list[str]:
+    """What the hidden layers are made of, whatever their number and widths."""
+    if row.get("layers"):
+        return list(dict.fromkeys(_ingredients(_layers(row))))
+    return [str(row["hidden"])] if row.get("hidden") else []
+
+
+def _ingredients(layers: list[dict[str, Any]]) -> Iterator[str]:
+    for layer in layers:
+        yield from [] if layer["kind"] == "dense" else [layer["kind"]]
+        yield from [layer["activation"]] if "activation" in layer else []
+        yield from _ingredients(layer.get("layers", []))
+
+
+def term_words(row: Row) -> list[str]:
+    """What is not as usual, beside the layers."""
+    said = {name: row[name] for name in TERMS_IN_NAMES if row.get(name) not in (None, DEFAULTS[name])}
+    return [f"{name} {value}" if name in NAMED else str(value) for name, value in said.items()]
 
 
 COLUMNS = (
@@ -152,7 +195,14 @@ def _pipes(cells: list[str]) -> str:
 
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"÷": r"$\div$", "—": "---", "~": r"\textasciitilde{}", "\\": r"\textbackslash{}"}
+    | {
+        "÷": r"$\div$",
+        "×": r"$\times$",
+        "→": r"$\to$",
+        "—": "---",
+        "~": r"\textasciitilde{}",
+        "\\": r"\textbackslash{}",
+    }
 )
 
 
@@ -181,7 +231,7 @@ def _inert(value: Any) -> Any:
 
 def from_csv(path: Any) -> list[Row]:
     """Rows that :func:`csv` wrote; what is missing there is missing here."""
-    frame = pd.read_csv(path, dtype={"network": str})
+    frame = pd.read_csv(path, dtype={"network": str, "layers": str})
     if not {"network", "parameters", "method", "status"} <= set(frame.columns):
         raise ValueError(f"{path} must hold recorded rows, got columns {list(frame.columns)[:5]}")
     rows = []
