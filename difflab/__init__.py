@@ -18,6 +18,7 @@ from difflab.discrepancy import Discrepancy, discrepancy
 from difflab.errors import known
 from difflab.layers import BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
 from difflab.network import MLP
+from difflab.network_files import read_network, write_network
 from difflab.primitives.activations import Activation
 from difflab.primitives.registration import register_activation
 from difflab.reference import Reference, reference_gradient
@@ -49,9 +50,11 @@ __all__ = [
     "Symbolic",
     "Unsupported",
     "discrepancy",
+    "read_network",
     "reference_gradient",
     "register_activation",
     "value_and_gradient",
+    "write_network",
 ]
 
 

@@ -206,13 +206,13 @@ def show(network: Path, svg: Path | None, as_json: bool) -> None:
 
     declared = read_declaration(network)
     net = declared.build()
+    if svg:
+        write_atomically(svg, diagram.svg(net))
+        click.echo(f"written to {svg}", err=True)
     if as_json:
         print_json(summary.document(net, declared.init, declared.data))
     else:
         print_network(net, summary.terms(net, declared.init, declared.data))
-    if svg:
-        write_atomically(svg, diagram.svg(net))
-        click.echo(f"written to {svg}", err=True)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement
 
 from difflab.network import MLP
+from difflab.network_files import as_table
 from difflab.primitives.operations import INPUTS, OPERATIONS
 from difflab.program import Program
-from difflab.summary import StepRow, function_text, parameter_texts, shared_parameters, step_rows, value_names
+from difflab.summary import (
+    StepRow,
+    function_text,
+    in_short,
+    parameter_texts,
+    shared_parameters,
+    step_rows,
+    value_names,
+)
 
 
 FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
@@ -29,7 +38,7 @@ SIDE = 40
 """Room for the arrow from what stands at the side."""
 LANE = 14
 """Distance of the curves at the side."""
-TITLE_LINES = 3
+TITLE_LINES = 6
 RADIUS = 8
 
 
@@ -92,8 +101,8 @@ class _Drawing:
         self.shared = shared_parameters(self.program)
         self.reads = _reads(self.program)
         self.left = MARGIN + PILL_WIDTH + SIDE
-        self.width = max([LEAST_WIDTH, *map(self._width_of, self.rows.values())])
-        self.title = textwrap.wrap(net.label, int(self.width / CHARACTER), max_lines=TITLE_LINES, placeholder=" …")
+        self.width = max(LEAST_WIDTH, self._width_of_end(), *map(self._width_of, self.rows.values()))
+        self.title = self._wrapped(in_short(net.n_inputs, as_table(net)["layers"]))
         self.boxes = self._places()
         self.lanes = self._lanes()
         self.root = Element("svg", xmlns="http://www.w3.org/2000/svg")
@@ -103,6 +112,18 @@ class _Drawing:
     def _width_of(self, row: StepRow) -> float:
         head = f"{row.operation}  {function_text(row)}      {self._size(row)}"
         return 2 * PADDING + max(_text_width(head), _text_width(", ".join(self._parameters(row))))
+
+    def _end_text(self) -> str:
+        program = self.program
+        losses = f"{program.reduction} of {self.names[program.losses]} over the samples"
+        return f"loss of the batch: {losses}" + " + penalties" * bool(program.totals)
+
+    def _width_of_end(self) -> float:
+        return 4 * PADDING + _text_width(self._end_text())
+
+    def _wrapped(self, text: str) -> list[str]:
+        columns = int(self.width / CHARACTER)
+        return textwrap.wrap(text, columns, max_lines=TITLE_LINES, placeholder=" …", break_on_hyphens=False)
 
     def _size(self, row: StepRow) -> str:
         """The value, and its width where it is not one number."""
@@ -156,7 +177,9 @@ class _Drawing:
 
     def _ends(self, read: Read) -> tuple[float, float]:
         """Heights at which a curve leaves and arrives, a little apart so that those of one box do not meet."""
-        return self.boxes[read.source].middle + 6, self.boxes[read.target].middle - 4 - 6 * read.place
+        return self.boxes[read.source].middle + (6 if read.source in self.rows else 0), self.boxes[
+            read.target
+        ].middle - 4 - 6 * read.place
 
     # drawing
 
@@ -262,10 +285,9 @@ class _Drawing:
         """The loss of the batch: straight below the losses, or with the penalties along a line of their own."""
         program = self.program
         loss = self.boxes[program.losses]
-        text = f"loss of the batch: {program.reduction} of {self.names[program.losses]} over the samples"
-        self._rect(self.root, end, GIVEN_FILL, end.height / 2)
-        centred = {"text-anchor": "middle"}
-        self._text(end.centre, end.middle + 4, text + " + penalties" * bool(program.totals), centred)
+        group = SubElement(self.root, "g", {"class": "end"})
+        self._rect(group, end, GIVEN_FILL, end.height / 2)
+        self._text(end.centre, end.middle + 4, self._end_text(), {"text-anchor": "middle"}, group)
         if not program.totals:
             self._path("total", f"M{loss.centre:g} {loss.bottom:g} V{end.top:g}")
             return

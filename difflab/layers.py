@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -234,7 +234,7 @@ class BatchNorm(Layer, frozen=True):
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.variance is None):
             raise ValueError("BatchNorm must have both mean and variance, or neither, got one; give the other")
-        self._set(eps=_checked_number(self.eps, "eps of BatchNorm"))
+        self._set(eps=checked_number(self.eps, "eps of BatchNorm"))
         if self.eps <= 0:
             raise ValueError(f"eps of BatchNorm must be positive, got {self.eps!r}")
         if self.mean is not None and self.variance is not None:
@@ -276,7 +276,7 @@ class Dropout(Layer, frozen=True):
     training: bool = True
 
     def __post_init__(self) -> None:
-        self._set(p=_checked_number(self.p, "p of Dropout"))
+        self._set(p=checked_number(self.p, "p of Dropout"))
         if not 0 <= self.p < 1:
             raise ValueError(f"p of Dropout must be from 0 to below 1, got {self.p!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
@@ -383,15 +383,16 @@ def _check_bool(value: Any, what: str) -> None:
         raise TypeError(f"{what} must be true or false, got {value!r}")
 
 
-def _checked_number(value: Any, what: str) -> float:
+def checked_number(value: Any, what: str) -> float:
+    """``value`` as a ``float``, if it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{what} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{what} must be finite, got {value!r}")
+    if not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{what} must be finite, got {float(value) if isinstance(value, float) else 'a huge integer'}")
     return float(value)
 
 
 def _numbers(values: Any, what: str) -> tuple[float, ...]:
     if not isinstance(values, Iterable):
         raise TypeError(f"{what} must be a list of numbers, got {values!r}")
-    return tuple(_checked_number(value, what) for value in values)
+    return tuple(checked_number(value, what) for value in values)

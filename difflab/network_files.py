@@ -17,7 +17,8 @@ from difflab.documents import MAX_MESSAGE, InvalidFile, Lines, Place, Problem, f
 from difflab.errors import known
 from difflab.files import write_atomically
 from difflab.initialisation import INITIALISATIONS
-from difflab.layers import KINDS, AnyLayer, Layer, Lowering, activation_and_parameter, checked_units, count
+from difflab.layers import KINDS, AnyLayer, Layer, checked_units, count
+from difflab.lowering import Lowering, activation_and_parameter
 from difflab.network import MAX_LAYERS, MLP, REDUCTIONS
 from difflab.primitives.losses import LOSSES
 from difflab.program import INPUTS
@@ -219,18 +220,19 @@ def _problems_of_layer(table: dict[str, Any], kind: type[Layer], place: Place, l
     try:
         msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        yield Problem(_line_for(str(error), table, place, lines), f"{spelled(place)}: {error}"[:MAX_MESSAGE])
+        line = line_of((*place, *_named(str(error), table)), lines)
+        yield Problem(line, f"{spelled(place)}: {error}"[:MAX_MESSAGE])
 
 
-def _line_for(message: str, table: dict[str, Any], place: Place, lines: Lines) -> int:
-    """The line of the first field that a message names, or whose word it repeats; else of the table."""
+def _named(message: str, table: dict[str, Any]) -> tuple[str, ...]:
+    """The first field that a message names, or whose word it repeats, if there is one."""
     said = re.findall(r"\w+", message)
-    named = [
+    named = (
         name
         for name, value in table.items()
         if name in said or (isinstance(value, str) and (value in said or repr(value) in message))
-    ]
-    return line_of((*place, *named[:1]), lines)
+    )
+    return tuple(named)[:1]
 
 
 def _word_problems(entry: dict[str, Any], place: Place, lines: Lines) -> Iterator[Problem]:
@@ -259,12 +261,12 @@ def _problems_of_whole(network: Network, entry: dict[str, Any], place: Place, li
 
 def _misfit(network: Network, message: str, entry: dict[str, Any], place: Place, lines: Lines) -> Problem:
     """What the network itself says, at the layer that does not fit, or at the field that it speaks of."""
-    form: Place = (*place, "layers" if network.layers else "widths")
+    form = "layers" if network.layers else "widths"
+    at: Place = (*place, *(_named(message, entry) or (form,)))
     index = _first_misfit(network)
     if index is not None:
-        return Problem(line_of((*form, index), lines), f"{spelled((*form, index))}: {message}"[:MAX_MESSAGE])
-    line = _line_for(message, entry, place, lines)
-    return Problem(line, f"{spelled(form)}: {message}"[:MAX_MESSAGE])
+        at = (*place, form, index)
+    return Problem(line_of(at, lines), f"{spelled(at)}: {message}"[:MAX_MESSAGE])
 
 
 def _first_misfit(network: Network) -> int | None:

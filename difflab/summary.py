@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from difflab.counting import primal_operations, sweep_operations
-from difflab.layers import AnyLayer, Layer, Lowering
+from difflab.layers import AnyLayer, Layer
+from difflab.lowering import Lowering
 from difflab.network import MLP
 from difflab.network_files import TERMS, layer_table
 from difflab.primitives.activations import ACTIVATIONS

@@ -112,6 +112,24 @@ def test_the_value_is_the_float_nearest_to_an_80_digit_loss(seed):
         assert float(loss - rounding) <= enclosed(seed).value <= float(loss + rounding)
 
 
+@pytest.mark.parametrize("first", range(0, 40, 4))
+def test_networks_of_all_layers_are_enclosed_around_the_80_digit_difference(first):
+    """A dropped unit may well sit on a kink: there the central difference is the mean of both sides."""
+    for seed in range(first, first + 4):
+        rng = np.random.default_rng([2, seed])
+        net = naive.random_mixed_network(rng, most_layers=4, most_units=3)
+        arguments = naive.random_problem(net, rng, batch=3)
+        made = enclose(net, *arguments)
+        assert ENCLOSED not in made.status
+        truth = naive.central_difference_80_digits(net, *arguments)
+        with mpmath.workdps(naive.DIGITS):
+            for i, (entry, lower, upper) in enumerate(
+                zip(truth, made.lower.tolist(), made.upper.tolist(), strict=True)
+            ):
+                doubt = DIFFERENCE_ERROR * (1 + abs(entry))
+                assert lower - doubt <= entry <= upper + doubt, (seed, net.name_of(i))
+
+
 # --- the same sweep at much higher precision
 
 

@@ -149,6 +149,8 @@ def test_a_malformed_study_lists_all_its_problems_and_exits_3(place):
         (("gradient", "net.toml", "digits-2x2", "--option", "name=symbolic"), 2, "an option of the back-end"),
         (("gradient", "net.toml", "digits-2x2", "--option", "dtype=float16"), 2, "unknown dtype 'float16'"),
         (("gradient", "bad-net.toml", "digits-2x2"), 3, "unknown activation 'tahn'"),
+        (("show", "bad-net.toml"), 3, "bad-net.toml:2: hidden: unknown activation 'tahn'"),
+        (("show", "net.toml", "--svg", "/dev/null/net.svg"), 1, "error: "),
         (("gradient", "net.toml", "digits-2x2", "--backend", "symbolic", "--option", "max_ops=1"), 4, "refuses"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -172,6 +174,15 @@ def test_a_gradient_of_a_data_set_comes_with_its_error(place):
     assert len(document["gradient"]) == 40
     assert document["error"]["error_relative"] < 1e-6
     assert set(document["certified"]["status"]) == {"rounded"}
+
+
+def test_a_gradient_starts_as_its_network_says(place):
+    (place / "full.json").write_text(
+        '{"inputs": 4, "init": "zeros", "layers": [{"kind": "dense", "units": 10, "activation": "softplus"}]}'
+    )
+    arguments = ("gradient", "full.json", "digits-2x2", "--batch", 5, "--json")
+    document = json.loads(difflab(place, *arguments).stdout)
+    assert document["value"] == pytest.approx(np.log(10), abs=4 * np.finfo(float).eps)
 
 
 def test_a_gradient_of_a_file_is_written_whole(place, tmp_path):
@@ -246,6 +257,13 @@ def test_no_figure_is_cut_however_narrow_the_terminal(place, columns):
     shown = on_terminal(place, columns, "table", "tiny")
     assert "…" not in shown
     assert set(words((place / "run.out").read_text())) <= set(words(shown))
+
+
+@pytest.mark.parametrize("columns", [40, 130])
+def test_show_cuts_nothing_either(place, columns):
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(place, columns, "show", "net.toml"))
+    assert "…" not in shown
+    assert set(difflab(place, "show", "net.toml").stdout.split()) <= set(shown.split())
 
 
 def test_a_terminal_that_is_too_narrow_gets_a_table_per_measure(place):

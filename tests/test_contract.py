@@ -212,7 +212,7 @@ def test_gradient_is_within_the_predicted_error_of_the_truth(label, kind):
         assert found.error_relative <= bound, (case, str(found))
 
 
-@pytest.mark.parametrize("label", [label for label in LABELS if "float" in label or "complex" in label])
+@each_backend
 @each_net
 def test_every_entry_is_within_its_predicted_error(label, kind):
     """No cancellation between entries: what analyses of rounding promise, they promise of each."""

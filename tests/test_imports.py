@@ -17,9 +17,12 @@ LAYERS = (
     ("stencils", "number_systems", "initialisation"),
     ("primitives",),
     ("program",),
+    ("lowering",),
     ("layers",),
     ("network",),
-    ("counting", "kernels", "expressions"),
+    ("counting", "kernels", "expressions", "network_files"),
+    ("summary",),
+    ("diagram",),
     ("backends",),
     ("discrepancy",),
     ("reference",),
@@ -32,7 +35,7 @@ LAYERS = (
 """Lower first; a module imports from lower layers or its own package. ``difflab`` stands for its public names."""
 
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
-FREE = ("errors", "files", "datasets")
+FREE = ("errors", "files", "datasets", "documents")
 """They import nothing of ours but ``errors``, and anyone may import them."""
 
 SHARED_BY_BACKENDS = ("arguments", "contract", "rounding")
@@ -43,7 +46,7 @@ DOORS = {
     "llvmlite": ("difflab/kernels/",),
     "matplotlib": ("difflab/study/plots.py",),
     "flint": ("difflab/number_systems/balls.py", "difflab/backends/certified.py"),
-    "sympy": ("difflab/number_systems/symbols.py", "difflab/expressions.py"),
+    "sympy": ("difflab/number_systems/symbols.py", "difflab/primitives/translation.py", "difflab/expressions.py"),
     "click": ("difflab/cli.py", "difflab/terminal.py"),
     "rich": ("difflab/terminal.py",),
 }

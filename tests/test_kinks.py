@@ -249,14 +249,16 @@ def test_the_judge_finds_nothing_wrong_with_the_convention(case, backend):
 @every_case
 @pytest.mark.parametrize("scheme", ["forward", "central"])
 def test_differences_lie_between_the_one_sided_derivatives(case, scheme):
+    """To their rounding, and to what each side bends over a step: its slope squared, where the residual is 1."""
     prepared = dl.FiniteDifference(scheme).prepare(CASES[case].net)
     _, gradient = prepared.value_and_gradient(*CASES[case].arguments)
-    made, predicted = enclosed(case), prepared.predicted_error(*CASES[case].arguments)
-    assert (made.lower - predicted <= gradient).all()
-    assert (gradient <= made.upper + predicted).all()
+    made, room = enclosed(case), prepared.predicted_error(*CASES[case].arguments)
+    room = room + 4 * prepared.step * np.abs([made.lower, made.upper]).max() ** 2
+    assert (made.lower - room <= gradient).all()
+    assert (gradient <= made.upper + room).all()
 
 
-@pytest.mark.parametrize("backend", [*BY_RULE, dl.FiniteDifference("central")], ids=repr)
+@pytest.mark.parametrize("backend", BY_RULE, ids=repr)
 def test_elu_has_no_kink_where_both_slopes_are_one(backend):
     case = one_unit("elu", 2.0, 1.0, 1.0)
     truth = dl.reference_gradient(case.net, *case.arguments)

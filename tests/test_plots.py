@@ -58,3 +58,11 @@ def test_equal_rows_give_equal_bytes(tmp_path):
     for one, other in zip(first, second, strict=True):
         if one.suffix == ".svg":
             assert one.read_bytes() == other.read_bytes()
+
+
+def test_networks_that_differ_in_more_than_size_have_lines_of_their_own():
+    skip = '[{"kind": "residual", "layers": [{"kind": "dense", "units": 4, "activation": "relu"}]}]'
+    plain = [row | {"hidden": "tanh"} for row in ROWS[:6]]
+    full = [row | {"network": "4-res(4)", "layers": skip, "l2": 0.5, "error_relative": 1e-3} for row in ROWS[:6]]
+    drawn = lines(plots.figures(["accuracy"], plain + full)["error"])
+    assert list(drawn) == ["A(), tanh", "B(), tanh", "A(), residual, relu, l2 0.5,\nB(), residual, relu, l2 0.5"]

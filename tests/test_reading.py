@@ -4,9 +4,11 @@ import sys
 
 import pytest
 
+from difflab import MLP
 from difflab.backends import Backprop, FiniteDifference
+from difflab.documents import InvalidFile
 from difflab.study.declaration import build_backend
-from difflab.study.reading import InvalidStudy, checked_backend, read_network, read_study
+from difflab.study.reading import checked_backend, read_study
 
 
 GOOD = """
@@ -34,7 +36,7 @@ def study(tmp_path):
 
 
 def problems_of(path):
-    with pytest.raises(InvalidStudy) as raised:
+    with pytest.raises(InvalidFile) as raised:
         read_study(path)
     return [(problem.line, problem.message) for problem in raised.value.problems]
 
@@ -42,7 +44,7 @@ def problems_of(path):
 def test_a_good_study_is_read_with_its_defaults(study):
     declared = read_study(study(GOOD))
     assert declared.question == "Which is right?"
-    assert declared.networks[0].build().widths == (4, 2, 10)
+    assert declared.networks[0].build() == MLP.dense([4, 2, 10])
     assert (declared.batch, declared.seed) == (128, 0)
     assert build_backend(declared.backends[0]) == FiniteDifference("forward")
 
@@ -92,7 +94,7 @@ scheme = "central"
         (3, "Invalid enum value 'acuracy'"),
         (4, "batch must be from 1 to 1797, got 0"),
         (7, "must be from 1 to"),
-        (12, "unknown activation 'tahn'; known: identity"),
+        (12, "unknown activation 'tahn'; known: elu"),
         (16, "widths: must start with 4 and end with 10"),
         (20, "unknown field 'wdths'"),
         (19, "networks[3].widths is required"),
@@ -106,7 +108,7 @@ scheme = "central"
 
 def test_the_error_text_is_one_line_per_problem_naming_the_file(study):
     path = study(GOOD.replace("forward", "sideways").replace("accuracy", "speeed"))
-    with pytest.raises(InvalidStudy) as raised:
+    with pytest.raises(InvalidFile) as raised:
         read_study(path)
     lines = str(raised.value).splitlines()
     assert len(lines) == 2
@@ -118,7 +120,7 @@ def test_the_error_text_is_one_line_per_problem_naming_the_file(study):
     [
         ("question = ", "not TOML"),
         (b"\xff\xfe", "not TOML"),
-        ("a = " + "[" * 100_000, "not TOML"),
+        ("a = " + "[" * 100_000, "nested at most"),
         ("# " + "x" * 1_000_001, "at most 1000000 bytes"),
         ("", "question is required"),
         (GOOD.replace("[[networks]]", "[networks]"), "Expected `array`"),
@@ -152,11 +154,72 @@ def test_reading_a_study_runs_nothing(study, tmp_path, field):
     assert run_events == []
 
 
-def test_a_network_file_has_the_fields_of_one_entry(study):
-    net = read_network(study('widths = [4, 3, 2]\nhidden = "relu"\nloss = "squared_error"\n')).build()
-    assert (net.widths, net.loss) == ((4, 3, 2), "squared_error")
-    with pytest.raises(InvalidStudy, match="unknown loss 'squred_error'.*did you mean 'squared_error'"):
-        read_network(study('widths = [4, 3, 2]\nloss = "squred_error"\n'))
+FULL = """
+question = "Which is right?"
+measures = ["accuracy"]
+
+[[networks]]
+inputs = 4
+data = "digits-2x2"
+init = "he_normal"
+layers = [
+    { kind = "dense", units = 3, activation = "elu(0.5)" },
+    { kind = "dense", units = 10 },
+]
+
+[[networks]]
+inputs = 4
+data = "digits-2x2"
+[[networks.layers]]
+kind = "residual"
+[[networks.layers.layers]]
+kind = "dense"
+units = 4
+[[networks.layers]]
+kind = "dense"
+units = 10
+
+[[backends]]
+name = "finite_difference"
+"""
+
+
+def test_networks_in_full_stand_beside_dense_ones(study):
+    short = '[[networks]]\nwidths = [4, 2, 10]\ndata = "digits-2x2"\nl2 = 0.1\n\n[[backends]]'
+    networks = read_study(study(FULL.replace("[[backends]]", short))).networks
+    assert [network.build().label for network in networks] == ["4-3-10", "4-res(4)-10", "4-2-10"]
+    assert [network.init for network in networks] == ["he_normal", "glorot_uniform", "glorot_uniform"]
+    assert networks[2].build().l2 == 0.1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "word"),
+    [
+        ("units = 3", "units = 0", 10, "networks[0].layers[0]: units of Dense must be from 1"),
+        ('"elu(0.5)"', '"elo(0.5)"', 10, "unknown activation 'elo'"),
+        ("units = 10 },", "units = 10, unit = 1 },", 11, "unknown field 'unit'; known: activation, bias, share, units"),
+        ("units = 10 },", "units = 9 },", 9, "networks[0].layers: must start with 4 and end with 10 for digits-2x2"),
+        ("units = 4", "units = 5", 17, "networks[1].layers[0]: the layers of Residual must keep its width of 4"),
+        ('[[networks.layers.layers]]\nkind = "dense"', '[[networks.layers.layers]]\nkind = "dens"', 20, "'dens'"),
+        ("he_normal", "he_norm", 8, "unknown initialisation 'he_norm'"),
+        ('inputs = 4\ndata = "digits-2x2"\n[[', 'data = "digits-2x2"\n[[', 16, "inputs is required beside layers"),
+    ],
+)
+def test_a_problem_within_layers_has_its_line(study, old, new, line, word):
+    assert old in FULL
+    assert [(at, word in message) for at, message in problems_of(study(FULL.replace(old, new)))] == [(line, True)]
+
+
+def test_networks_that_mean_the_same_repeat_however_they_are_declared(study):
+    twin = """[[networks]]
+inputs = 4
+data = "digits-2x2"
+layers = [{ kind = "dense", units = 2, activation = "tanh" }, { kind = "dense", units = 10 }]
+
+[[backends]]"""
+    assert problems_of(study(GOOD.replace("[[backends]]", twin))) == [
+        (9, "networks[1] repeats networks[0]; remove one")
+    ]
 
 
 def test_a_backend_from_the_command_line_is_checked_like_one_from_a_file():

@@ -28,7 +28,8 @@ from readme import (
 import difflab as dl
 from difflab.cli import commands
 from difflab.primitives.operations import OPERATIONS
-from difflab.study.reading import read_network, read_study
+from difflab.network_files import read_network
+from difflab.study.reading import read_study
 
 
 TEXT = README.read_text()
@@ -86,10 +87,11 @@ def test_make_targets_exist():
 
 
 def test_the_files_of_the_readme_are_valid(tmp_path):
-    network, study = code_blocks(TEXT, "toml")
-    (tmp_path / "net.toml").write_text(network)
-    (tmp_path / "study.toml").write_text(study)
-    assert read_network(tmp_path / "net.toml").build().widths == (4, 3, 10)
+    short, full, study = code_blocks(TEXT, "toml")
+    for name, text in {"short": short, "full": full, "study": study}.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+    assert read_network(tmp_path / "short.toml") == dl.MLP.dense([4, 3, 10])
+    assert read_network(tmp_path / "full.toml").n_outputs == 10
     assert msgspec.to_builtins(read_study(tmp_path / "study.toml"))["backends"][0]["step"] == 1e-6
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from difflab import MLP, Backprop, FiniteDifference, reference_gradient
 from difflab.errors import MissingExtra
-from difflab.study import runner, worker
-from difflab.study.cells import cells, key
+from difflab.study import runner, tables, worker
+from difflab.study.cells import cells, key, problem
 from difflab.study.measures import accuracy
 from difflab.study.measures.subject import Subject
 from difflab.study.reading import read_study
@@ -84,6 +84,14 @@ def test_too_little_memory_is_a_row(tmp_path):
     study = read_study(declare(tmp_path, 'name = "symbolic"', 'name = "backprop"'))
     rows = run(msgspec.structs.replace(study, limit_bytes=100_000_000), tmp_path / "results")
     assert [row["status"] for row in rows] == ["memory", "memory"], rows
+
+
+def test_an_error_that_memory_caused_is_one_of_memory():
+    """SymPy says that mpmath is missing where there was no room to load it."""
+    bare, caused = ImportError("SymPy now depends on mpmath"), ImportError("SymPy now depends on mpmath")
+    caused.__context__ = ImportError("libgmp.so: failed to map segment from shared object")
+    assert worker._is_of_memory(caused)
+    assert not worker._is_of_memory(bare)
 
 
 def test_a_killed_worker_is_a_row_and_the_others_go_on(tmp_path):
@@ -186,6 +194,57 @@ def test_a_loss_that_takes_no_classes_gets_one_hot_rows(tmp_path):
     rows = run(read_study(path), tmp_path / "results")
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert all("handwritten_seconds" not in row for row in rows)
+
+
+IN_FULL = """
+inputs = 4
+data = "digits-2x2"
+l2 = 0.01
+label_smoothing = 0.1
+init = "he_normal"
+layers = [
+    { kind = "dense", units = 2, activation = "elu(0.5)" },
+    { kind = "residual", layers = [{ kind = "dense", units = 2, activation = "tanh" }, { kind = "dropout", p = 0.5 }] },
+    { kind = "dense", units = 10 },
+]
+"""
+
+
+def test_a_network_declared_in_full_runs_like_any_other(tmp_path):
+    path = declare(tmp_path, 'name = "symbolic"', 'name = "backprop"', measures=("accuracy", "speed", "swell"))
+    path.write_text(path.read_text().replace('widths = [4, 2, 10]\ndata = "digits-2x2"\n', IN_FULL))
+    rows = run(read_study(path), tmp_path / "results")
+    assert [row["status"] for row in rows] == ["ok", "ok"], rows
+    assert all("handwritten_seconds" not in row for row in rows)
+    row = rows[0]
+    assert (row["network"], row["hidden"], row["output"]) == ("4-2-res(2-dropout 0.5)-10", None, None)
+    assert (row["l2"], row["label_smoothing"], row["init"], row["loss"]) == (
+        0.01,
+        0.1,
+        "he_normal",
+        "softmax_cross_entropy",
+    )
+    name = "4 → 2 elu(0.5) → res(2 tanh → dropout p 0.5) → 10 l2 0.01 label_smoothing 0.1 he_normal"
+    assert tables.network_name(row) == name
+
+
+def test_rows_of_dense_networks_keep_their_fields(tmp_path):
+    (cell,) = cells(read_study(declare(tmp_path, CENTRAL)))
+    row = runner._names(cell)
+    shown = {name: row[name] for name in ("network", "hidden", "output", "reduction", "loss")}
+    assert list(shown.values()) == ["4-2-10", "tanh", "identity", "mean", "softmax_cross_entropy"]
+    assert row["layers"] is None
+    assert tables.network_name(row) == "4-2-10 tanh"
+
+
+def test_a_problem_starts_as_its_network_says(tmp_path):
+    path = declare(tmp_path, CENTRAL)
+    (usual,) = cells(read_study(path))
+    path.write_text(path.read_text().replace("[[networks]]", '[[networks]]\ninit = "zeros"'))
+    (zeros,) = cells(read_study(path))
+    assert problem(usual.task)[1].any()
+    assert not problem(zeros.task)[1].any()
+    assert key(usual) != key(zeros)
 
 
 def test_another_limit_or_seed_is_another_cell(tmp_path):

@@ -91,3 +91,39 @@ def test_networks_that_differ_have_different_names():
     names = {tables.network_name(row) for row in [usual | {"reduction": "mean"}, *others]}
     assert len(names) == 4
     assert "4-3-10 tanh" in names
+
+
+DENSE = '[{"kind": "dense", "units": 3, "activation": "tanh"}, {"kind": "dense", "units": 10}]'
+BARE = '[{"kind": "dense", "units": 3}, {"kind": "dense", "units": 10}]'
+SKIP = '[{"kind": "residual", "layers": [{"kind": "dense", "units": 4}]}, {"kind": "dense", "units": 10}]'
+
+
+def test_networks_in_full_are_named_by_their_layers_and_what_is_not_usual():
+    full = {"network": "4-3-10", "loss": "softmax_cross_entropy", "reduction": "mean", "hidden": None}
+    full |= {"output": None, "l1": 0.0, "l2": 0.0, "label_smoothing": 0.0, "init": "glorot_uniform"}
+    changes = [
+        {}, {"layers": BARE}, {"layers": SKIP}, {"l1": 0.1}, {"l2": 0.1}, {"label_smoothing": 0.1},
+        {"init": "he_normal"}, {"loss": "squared_error"}, {"reduction": "sum"},
+    ]  # fmt: skip
+    names = [tables.network_name(full | {"layers": DENSE} | change) for change in changes]
+    assert names == [
+        "4 → 3 tanh → 10", "4 → 3 → 10", "4 → res(4) → 10", "4 → 3 tanh → 10 l1 0.1", "4 → 3 tanh → 10 l2 0.1",
+        "4 → 3 tanh → 10 label_smoothing 0.1", "4 → 3 tanh → 10 he_normal", "4 → 3 tanh → 10 squared_error",
+        "4 → 3 tanh → 10 sum",
+    ]  # fmt: skip
+
+
+def test_rows_of_both_forms_come_back_from_csv_with_their_names():
+    rows = [ROWS[0] | {"hidden": "tanh", "l2": 0.0}, ROWS[1] | {"layers": SKIP, "l2": 0.5}]
+    back = tables.from_csv(io.StringIO(tables.csv(rows)))
+    assert [tables.network_name(row) for row in back] == ["4-3-10 tanh", "64 → res(4) → 10 l2 0.5"]
+
+
+@pytest.mark.parametrize("layers", ["[", "7", '[{"kind": "dense"}]', "[" * 100_000, '[{"kind": "__import__"}]'])
+def test_layers_that_are_none_are_named(layers):
+    with pytest.raises(ValueError, match="layers of 4-3-10 must be a list of layers"):
+        tables.network_name({"network": "4-3-10", "layers": layers})
+
+
+def test_arrows_of_names_are_latex():
+    assert r"4 $\to$ 3 tanh $\to$ 10" in tables.latex([], [ROWS[0] | {"network": "4-3-10", "layers": DENSE}])

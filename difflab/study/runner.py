@@ -25,14 +25,11 @@ from difflab.study.cells import Cell, cells, key, label
 from difflab.study.declaration import Study, build_backend
 from difflab.study.measures import swell
 from difflab.study.store import Store
-from difflab.study.worker import Request
+from difflab.study.worker import OUT_OF_MEMORY, Request
 
 
 PREPARATION_LIMITS = 900.0, 16_000_000_000
 """Seconds and bytes for certifying a task or compiling kernels, whatever limits the study sets for its cells."""
-
-OUT_OF_MEMORY = ("MemoryError", "Memory allocation", "failed to map", "Cannot allocate")
-"""Last words of a process that met its limit where it could not say so itself."""
 
 Row = dict[str, Any]
 Listener = Callable[[str, int, int, Row | None], None]

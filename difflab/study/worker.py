@@ -25,6 +25,9 @@ from difflab.study.measures import accuracy, speed, swell
 from difflab.study.measures.subject import Subject
 
 
+OUT_OF_MEMORY = ("MemoryError", "Memory allocation", "failed to map", "Cannot allocate")
+"""Words of what met its limit where it could not say so itself."""
+
 TINY = MLP.dense([1, 1], loss="squared_error")
 """A network whose derivatives cost nothing, to load libraries and kernels by."""
 
@@ -99,13 +102,20 @@ def answer(request: Request) -> dict[str, Any]:
         row = _row(request, Path(request.path))
     except Refused as error:
         row = {"status": "refused", "reason": error.reason}
-    except MemoryError:
-        row = {"status": "memory", "reason": f"more than {request.limit_bytes:.3g} bytes"}
     except Exception as error:
         row = {"status": "crashed", "reason": f"{type(error).__name__}: {error}"}
+        if _is_of_memory(error):
+            row = {"status": "memory", "reason": f"more than {request.limit_bytes:.3g} bytes"}
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     return {"row": row, "environment": provenance.environment()}
+
+
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Whether memory is what an error comes from: libraries say that others are missing when these had no room."""
+    if error is None or isinstance(error, MemoryError):
+        return error is not None
+    return any(sign in str(error) for sign in OUT_OF_MEMORY) or _is_of_memory(error.__cause__ or error.__context__)
 
 
 def _row(request: Request, path: Path) -> dict[str, Any]:
