@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -59,10 +59,6 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 def _is_probability(activation: str) -> bool:
     low, high = activation_and_parameter(activation)[0].range
     return low >= 0 and high <= 1
-
-
-def _suffix(activation: str) -> str:
-    return "" if activation == "identity" else f" {activation}"
 
 
 def _check_share(share: str | None) -> None:
@@ -387,9 +383,13 @@ def checked_number(value: Any, what: str) -> float:
     """``value`` as a ``float``, if it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{what} must be a number, got {value!r}")
-    if not abs(value) <= sys.float_info.max:
-        raise ValueError(f"{what} must be finite, got {float(value) if isinstance(value, float) else 'a huge integer'}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{what} must be finite, got {number!r}")
+    return number
 
 
 def _numbers(values: Any, what: str) -> tuple[float, ...]:

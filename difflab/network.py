@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 
 from difflab.errors import known
 from difflab.initialisation import INITIALISATIONS
-from difflab.layers import AnyLayer, Dense, checked_layers, checked_number, checked_units, count, lower_all
+from difflab.layers import AnyLayer, Dense, checked_layers, checked_units, count, lower_all
 from difflab.lowering import Lowering
 from difflab.primitives.losses import LOSSES
 from difflab.program import INPUTS, TARGETS, Parameter, Program
@@ -68,10 +69,10 @@ class MLP:
         """Penalties, smoothing, and whether outputs are what the loss takes."""
         for name in ("l1", "l2", "label_smoothing"):
             number, most = getattr(self, name), 1 if name == "label_smoothing" else math.inf
-            number = checked_number(number, name)
-            if not 0 <= number < most:
-                raise ValueError(f"{name} must be from 0 to below {most:g}, got {number!r}")
-            object.__setattr__(self, name, number)
+            is_number = isinstance(number, int | float) and not isinstance(number, bool)
+            if not is_number or not 0 <= number < most or number > sys.float_info.max:
+                raise ValueError(f"{name} must be a number from 0 to below {most:g}, got {number!r}")
+            object.__setattr__(self, name, float(number))
         row = LOSSES[self.loss]
         if self.label_smoothing and row.smoothing_classes is None:
             names = ", ".join(name for name, loss in LOSSES.items() if loss.smoothing_classes)

@@ -27,8 +27,8 @@ from readme import (
 
 import difflab as dl
 from difflab.cli import commands
-from difflab.primitives.operations import OPERATIONS
 from difflab.network_files import read_network
+from difflab.primitives.operations import OPERATIONS
 from difflab.study.reading import read_study
 
 
