@@ -66,3 +66,20 @@ def test_networks_that_differ_in_more_than_size_have_lines_of_their_own():
     full = [row | {"network": "4-res(4)", "layers": skip, "l2": 0.5, "error_relative": 1e-3} for row in ROWS[:6]]
     drawn = lines(plots.figures(["accuracy"], plain + full)["error"])
     assert list(drawn) == ["A(), tanh", "B(), tanh", "A(), residual, relu, l2 0.5,\nB(), residual, relu, l2 0.5"]
+
+
+def kinds_of_network():
+    """A row for each of four kinds, and one that was refused."""
+    rows = [row | {"hidden": hidden, "parameters": 9} for hidden in ("tanh", "relu", "gelu", "elu") for row in ROWS[:2]]
+    return [*rows, rows[0] | {"method": "C()", "status": "refused", "error_relative": None}]
+
+
+def test_many_kinds_of_network_are_listed_one_below_the_other():
+    axes = plots.figures(["accuracy"], kinds_of_network())["error"].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["10 tanh", "10 relu", "10 gelu", "10 elu"]
+    assert {line.get_label(): line.get_xdata().tolist() for line in axes.get_lines()} == {
+        "A()": [1e-15] * 4,
+        "B()": [1e-9] * 4,
+    }
+    assert [text.get_text() for text in axes.texts] == ["C() refused"]
+    assert axes.get_xlabel() == "relative error against the certified gradient"

@@ -109,8 +109,9 @@ def test_what_was_read_can_judge_and_be_checked_again(written):
 
 def test_the_header_states_network_and_conventions(written):
     header = header_of(written)
-    assert header["format"] == "difflab reference 1"
+    assert header["format"] == "difflab reference 2"
     assert header["network"]["n_inputs"] == 3
+    assert [layer["kind"] for layer in header["network"]["layers"]] == ["dense", "dense"]
     assert [layer["activation"] for layer in header["network"]["layers"]] == ["relu", "tanh"]
     assert "weight is (out, in)" in header["conventions"]
 
@@ -119,6 +120,16 @@ def test_a_network_whose_widths_are_numpy_integers_can_be_written(tmp_path):
     net = dl.MLP.dense(np.array([3, 2, 2]))
     reference.write(made(0, net), tmp_path / "truth.npz")
     assert reference.read(tmp_path / "truth.npz").net == net
+
+
+def test_a_network_of_all_layers_comes_back(tmp_path):
+    inner = dl.Residual([dl.Dense(2, "prelu(0.5)", share="w"), dl.BatchNorm(), dl.Dropout(0.5, seed=3)])
+    layers = [dl.Maxout(4), dl.Multiply(2), inner, dl.BatchNorm([0.0, 0.1], [1.0, 2.0]), dl.Softmax()]
+    net = dl.MLP(2, [*layers, dl.Elementwise("swish")], "squared_error", l1=0.01, l2=0.1)
+    rng = np.random.default_rng(0)
+    truth = dl.reference_gradient(net, rng.normal(size=net.n_params), rng.normal(size=(3, 2)), rng.normal(size=(3, 2)))
+    reference.write(truth, tmp_path / "truth.npz")
+    assert_same_bits(reference.read(tmp_path / "truth.npz"), truth)
 
 
 def test_a_loss_beyond_every_float_comes_back(tmp_path):
@@ -270,6 +281,13 @@ def test_arrays_of_another_kind_than_was_written_are_refused(name, array, writte
     complaint(written)
 
 
+def nested_residual(depth: int) -> dict:
+    layer: dict = {"kind": "softmax"}
+    for _ in range(depth):
+        layer = {"kind": "residual", "layers": [layer]}
+    return layer
+
+
 def with_network(header: dict, **changed: object) -> dict:
     return {**header, "network": {**header["network"], **changed}}
 
@@ -278,18 +296,26 @@ HEADERS: dict[str, Callable[[dict], str]] = {
     "no JSON": lambda header: "{",
     "not UTF-8": lambda header: '"\udc80"'.encode("utf-8", "surrogateescape").decode("latin-1") + "\x80",
     "no object": lambda header: "[1]",
-    "another format": lambda header: json.dumps({**header, "format": "difflab reference 2"}),
+    "another format": lambda header: json.dumps({**header, "format": "difflab reference 1"}),
     "a field missing": lambda header: json.dumps({k: v for k, v in header.items() if k != "bits"}),
     "a field too many": lambda header: json.dumps({**header, "run": "rm -rf /"}),
     "a field of another type": lambda header: json.dumps({**header, "value": "0.5"}),
     "deep nesting": lambda header: "[" * 100_000,
     "an unknown activation": lambda header: json.dumps(
-        with_network(header, layers=[{"units": 2, "activation": "__import__('os')"}])
+        with_network(header, layers=[{"kind": "dense", "units": 2, "activation": "__import__('os')"}])
     ),
     "an unknown loss": lambda header: json.dumps(with_network(header, loss="exec")),
     "no layers": lambda header: json.dumps(with_network(header, layers=[])),
-    "a huge layer": lambda header: json.dumps(with_network(header, layers=[{"units": 10**12}])),
-    "too many parameters": lambda header: json.dumps(with_network(header, layers=[{"units": 10**6}] * 3)),
+    "no kind": lambda header: json.dumps(with_network(header, layers=[{"units": 2}])),
+    "an unknown kind": lambda header: json.dumps(with_network(header, layers=[{"kind": "os.system", "units": 2}])),
+    "a layer with a field too many": lambda header: json.dumps(
+        with_network(header, layers=[{"kind": "softmax", "units": 2}])
+    ),
+    "a huge layer": lambda header: json.dumps(with_network(header, layers=[{"kind": "dense", "units": 10**12}])),
+    "too many parameters": lambda header: json.dumps(
+        with_network(header, layers=[{"kind": "dense", "units": 10**6}] * 3)
+    ),
+    "residual layers too deep": lambda header: json.dumps(with_network(header, layers=[nested_residual(60)])),
     "a negative width": lambda header: json.dumps(with_network(header, n_inputs=-3)),
     "a smaller network": lambda header: json.dumps(with_network(header, n_inputs=1)),
 }

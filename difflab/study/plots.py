@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflab.errors import MissingExtra
 from difflab.files import write_atomically
-from difflab.study.tables import made_of, term_words
+from difflab.study.tables import made_of, network_name, term_words
 
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ Row = dict[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart by people who do not see all colours [Okabe, Ito 2008]."""
 MARKERS = "osD^vP*"
+STOPPED = ("refused", "timeout", "memory", "crashed", "wrong")
+"""Statuses of rows without figures."""
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -35,8 +38,19 @@ STYLE = {
 }
 
 
+MAX_KINDS = 3
+"""Kinds of network that can have lines of their own; more of them are listed one below the other."""
+
+
 def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
     """One figure per measure that has rows, by file name."""
+    if len({tuple(_kind(row)) for row in rows}) > MAX_KINDS:
+        listed = {
+            "accuracy": ("error", "error_relative", "relative error against the certified gradient"),
+            "speed": ("time", "gradient_seconds", "seconds per gradient"),
+            "swell": ("operations", "gradient_ops", "operations of the gradient of one sample, as computed"),
+        }
+        return {listed[m][0]: _figure_of_list(rows, *listed[m][1:]) for m in measures if m in listed}
     draw: dict[str, tuple[str, Callable[[Axes, list[Row]], None]]] = {
         "accuracy": ("error", _error),
         "speed": ("time", _time),
@@ -60,7 +74,9 @@ def write(drawn: dict[str, Figure], directory: Path) -> list[Path]:
     return paths
 
 
-def _figure(draw: Callable[[Axes, list[Row]], None], rows: list[Row]) -> Figure:
+@contextmanager
+def _new_figure(height: float) -> Iterator[tuple[Figure, Axes]]:
+    """An empty figure in the style of the lab."""
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -68,14 +84,44 @@ def _figure(draw: Callable[[Axes, list[Row]], None], rows: list[Row]) -> Figure:
     except ImportError as error:
         raise MissingExtra("report", "matplotlib") from error
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 4.4), layout="constrained")
+        figure = Figure(figsize=(8.6, height), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots()
+        yield figure, figure.subplots()
+
+
+def _figure(draw: Callable[[Axes, list[Row]], None], rows: list[Row]) -> Figure:
+    """Figures by the number of parameters."""
+    with _new_figure(4.4) as (figure, axes):
         axes.set(xscale="log", yscale="log", xlabel="parameters of the network")
         draw(axes, _with_series(rows))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         return figure
+
+
+def _figure_of_list(rows: list[Row], name: str, label: str) -> Figure:
+    """Figures by network, one below the other; at the right edge, where a method could not go on."""
+    networks = list(dict.fromkeys(map(network_name, rows)))
+    rows = [row | {"series": row["method"]} for row in rows]
+    with _new_figure(1.2 + 0.32 * len(networks)) as (figure, axes):
+        for method, style in _styles(rows).items():
+            points = [(r[name], networks.index(network_name(r))) for r in rows if r["series"] == method and r.get(name)]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=method, **style | {"ls": "none"})
+        for row in rows:
+            if row["status"] in STOPPED:
+                at = (1.0, networks.index(network_name(row)))
+                text, colour = f"{row['method']} {row['status']}", _styles(rows)[row["series"]]["color"]
+                axes.annotate(text, at, xycoords=axes.get_yaxis_transform(), ha="right", fontsize=7.5, color=colour)
+        axes.set(xscale="log", xlabel=label, yticks=range(len(networks)), yticklabels=networks)
+        axes.set_ylim(len(networks) - 0.5, -0.5)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+        return figure
+
+
+def _kind(row: Row) -> list[str]:
+    """What tells networks apart beside their size."""
+    return [*made_of(row), *term_words(row)]
 
 
 def _methods(rows: list[Row]) -> list[str]:
@@ -84,7 +130,7 @@ def _methods(rows: list[Row]) -> list[str]:
 
 def _with_series(rows: list[Row]) -> list[Row]:
     """Rows with the name of the line they belong to: the method, and what else tells networks apart in this study."""
-    names = [[*made_of(row), *term_words(row)] for row in rows]
+    names = [_kind(row) for row in rows]
     if len({tuple(name) for name in names}) == 1:
         return [row | {"series": row["method"]} for row in rows]
     return [row | {"series": ", ".join([row["method"], *name])} for row, name in zip(rows, names, strict=True)]
@@ -115,7 +161,7 @@ def _lines(axes: Axes, rows: list[Row], name: str, suffix: str = "") -> None:
 def _walls(axes: Axes, rows: list[Row]) -> None:
     """Crosses along the upper edge where a method could not go on."""
     styles = _styles(rows)
-    stopped = [row for row in rows if row["status"] in ("refused", "timeout", "memory", "crashed", "wrong")]
+    stopped = [row for row in rows if row["status"] in STOPPED]
     seen: dict[int, int] = {}
     for row in stopped:
         level = seen[row["parameters"]] = seen.get(row["parameters"], -1) + 1
