@@ -69,7 +69,7 @@ class MLP:
         """Penalties, smoothing, and whether outputs are what the loss takes."""
         for name in ("l1", "l2", "label_smoothing"):
             number, most = getattr(self, name), 1 if name == "label_smoothing" else math.inf
-            is_number = isinstance(number, int | float) and not isinstance(number, bool)
+            is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
             if not is_number or not 0 <= number < most or number > sys.float_info.max:
                 raise ValueError(f"{name} must be a number from 0 to below {most:g}, got {number!r}")
             object.__setattr__(self, name, float(number))

@@ -345,7 +345,7 @@ def test_outputs_beyond_the_interval_raise_nothing(row):
 def test_arguments_are_left_alone(row):
     z, y = np.array([0.5, 0.25, 0.75]), one_hot(0, 3)
     swept(row, z, y)
-    row.curvature(z, y)
+    row.cotangent_error(z, y, np.ones(z.size))
     assert z.tolist() == [0.5, 0.25, 0.75]
     assert y.tolist() == [1.0, 0.0, 0.0]
 
@@ -413,12 +413,14 @@ def test_curvature_is_the_difference_of_exact_cotangents(row, targets):
         z, y = random_outputs(row, rng, 4), targets(row, rng, 4)
         with ball_precision(BITS):
             exact = exact_curvature(row, z, y).astype(float)
-        assert row.curvature(z, y) == pytest.approx(exact, rel=64 * EPS + 4 * rounding(row, z), abs=4 * TINY)
+        assert row.cotangent_error(z, y, np.ones(z.size)) == pytest.approx(
+            exact, rel=64 * EPS + 4 * rounding(row, z), abs=4 * TINY
+        )
 
 
 @ends
 def test_curvature_at_an_end_is_infinite_where_the_loss_is(row, z, y, loss, slope):
-    curvature = row.curvature(np.array([z]), np.array([y]))
+    curvature = row.cotangent_error(np.array([z]), np.array([y]), np.ones(1))
     assert np.isinf(curvature[0]) == np.isinf(loss)
 
 

@@ -156,8 +156,8 @@ RULE_FAULTS: dict[str, tuple[str, Edit]] = {
     "variance a constant": ("batch_norm", (NORM, "(a_bar[i, j] - share * total)")),
     "mean a constant": ("batch_norm", (NORM, "(a_bar[i, j] - normal * (share * dot))")),
     "statistics constants": ("batch_norm", (NORM, "a_bar[i, j]")),
-    "sample variance": ("batch_norm", ("variance / z.shape[0] + eps", "variance / (z.shape[0] - 1) + eps")),
-    "eps left out": ("batch_norm", ("variance / z.shape[0] + eps", "variance / z.shape[0]")),
+    "sample variance": ("batch_norm", ("squares / z.shape[0] + eps", "squares / (z.shape[0] - 1) + eps")),
+    "eps left out": ("batch_norm", ("squares / z.shape[0] + eps / scale / scale", "squares / z.shape[0]")),
     "gamma left out of the cotangent": ("batch_norm", ("state.theta[row[FIRST] + j] / deviation", "1.0 / deviation")),
     "gamma for beta": (
         "batch_norm",

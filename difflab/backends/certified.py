@@ -41,7 +41,9 @@ SHIFTED = ("affine", "add", "batch_norm", "batch_norm_inference")
 """Operations that pass on a constant shift of a unit over the batch, and add their last parameter to it."""
 
 ROUNDED, ENCLOSED, KINK = "rounded", "enclosed", "kink"
-"""Entry statuses: the nearest float64 is proven; only an interval is; a kink has a say in the derivative."""
+"""Entry statuses: the nearest float64 is proven; only an interval is; a kink has a say in the derivative.
+
+A rational derivative half-way between two floats stays enclosed between them at any precision."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class PreparedCertified(Prepared):
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """One rounding of each entry, or two where a float32 was asked for."""
-        _, gradient = self.value_and_gradient(theta, x, y)
+        _, gradient = self.value_and_gradient(theta, x, y, allow_nonfinite=True)
         return np.spacing(np.abs(gradient)).astype(np.float64)
 
 
@@ -381,13 +383,13 @@ def _sum_over_outputs(terms: Array) -> Array:
 
 
 def _along_samples(slopes: Slopes, value: Array, bar: Array, series: Series) -> Array:
-    """One sample of all units at a time, as units do not meet; a batch of one is its own mean."""
+    """One sample of all units at a time, as units do not meet."""
     found = np.empty(value.shape, object)
     for i in range(len(value)):
         axis = np.zeros(value.shape, object)
         axis[i] = 1
         found[i] = (slopes(series.line(value, axis)) * bar).sum(axis=0)
-    return found if len(value) > 1 else 0 * found
+    return found
 
 
 _ALONG: dict[str, Callable[[Slopes, Array, Array, Series], Array]] = {
@@ -419,5 +421,7 @@ def _outward(end: Any, direction: float) -> float:
     from flint import arb
 
     rounded = float(end)
+    if np.isnan(rounded):
+        return direction
     inside = arb(rounded) > end if direction < 0 else arb(rounded) < end
     return float(np.nextafter(rounded, direction)) if inside else rounded

@@ -106,8 +106,10 @@ class PreparedDifference(_PreparedOnPrimal):
         """Ten times the two errors of the stencil in each entry; kinks within a step are beyond it."""
         steps = np.array([self._step_at(entry) for entry in theta])
         value = max(abs(self.value(theta, x, y, allow_nonfinite=True)), 1.0)
-        scales = value * derivative_scales(self.net, theta, x, y, self.stencil.order + 1)
-        return 10 * (self.stencil.truncation_error(steps, scales) + self.stencil.rounding_error(steps, EPS * value))
+        with np.errstate(all="ignore"):
+            scales = value * derivative_scales(self.net, theta, x, y, self.stencil.order + 1)
+            errors = self.stencil.truncation_error(steps, scales) + self.stencil.rounding_error(steps, EPS * value)
+        return np.where(np.isnan(errors), np.inf, 10 * errors)
 
 
 def derivative_scales(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
@@ -118,7 +120,7 @@ def derivative_scales(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray,
     """
     made, each = gains(net, theta, x, y)
     scales, program = np.zeros(net.n_params), net.program
-    amplified = [0.0] * len(made)
+    amplified = np.zeros(len(made))
     amplified[program.losses] = 1.0
     for (number, step), gain in reversed(list(zip(program.numbered, each, strict=True))):
         if number in program.totals:
@@ -154,5 +156,7 @@ class PreparedComplexStep(_PreparedOnPrimal):
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Roundings, and the term of second order in the step."""
-        truncation = self.step**2 / 6 * derivative_scales(self.net, theta, x, y, 3)
-        return rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient + truncation
+        with np.errstate(all="ignore"):
+            truncation = self.step**2 / 6 * derivative_scales(self.net, theta, x, y, 3)
+        errors = rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient + truncation
+        return np.where(np.isnan(errors), np.inf, errors)

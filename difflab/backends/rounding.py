@@ -35,14 +35,16 @@ class RoundingErrors:
 class _Passes:
     """Values and the bounds of their errors, by number of the value."""
 
-    def __init__(self, program: Program, arguments: tuple[np.ndarray, ...], unit: float, textbook: bool) -> None:
-        self.program, self.unit, self.textbook = program, unit, textbook
+    def __init__(
+        self, program: Program, arguments: tuple[np.ndarray, ...], unit: float, underflow: float, textbook: bool
+    ) -> None:
+        self.program, self.unit, self.underflow, self.textbook = program, unit, underflow, textbook
         self.theta, x, y = arguments
         self.made = [np.asarray(value) for value in values(program, FLOAT64, self.theta, x, y)]
         self.errors = [np.zeros(value.shape) for value in self.made]
         for number, instruction in program.numbered:
             row = OPERATIONS[instruction.operation]
-            self.errors[number] = row.forward_error(instruction, self.rounded(number, instruction))
+            self.errors[number] = row.forward_error(instruction, self.rounded(number, instruction)) + self.underflow
 
     def rounded(self, number: int, instruction: Instruction) -> Rounded:
         return Rounded(
@@ -68,7 +70,8 @@ class _Passes:
             made = rule(instruction, rounded, bars[number], bar_errors[number])
             for value, added in zip(instruction.inputs, made.inputs, strict=False):
                 if added is not None:
-                    bars[value], bar_errors[value] = bars[value] + added[0], bar_errors[value] + added[1]
+                    bars[value] = bars[value] + added[0]
+                    bar_errors[value] = bar_errors[value] + added[1] + self.underflow
             for parameter, error in zip(instruction.parameters, made.parameters, strict=True):
                 parameter.of(found)[...] += error
         return found
@@ -87,22 +90,27 @@ def rounding_errors(
     textbook : whether derivatives are formed as differences like 1 - a**2 or p - y, whose error is absolute
     """
     with np.errstate(all="ignore"):
-        unit = float(np.finfo(dtype).eps) / 2
-        passes = _Passes(net.program, (theta.astype(np.float64), *_rows(net, x, y)), unit, textbook)
+        unit, underflow = float(np.finfo(dtype).eps) / 2, float(np.finfo(dtype).tiny)
+        passes = _Passes(net.program, (theta.astype(np.float64), *_rows(net, x, y)), unit, underflow, textbook)
         gradient = passes.gradient()
         losses, numbers = passes.made[net.program.losses], net.program.totals
         parts = net.program.divisor(len(losses))
         value = (passes.errors[net.program.losses].sum() + len(losses) * unit * np.abs(losses).sum()) / parts
         value += sum(float(passes.errors[number]) + unit * abs(float(passes.made[number])) for number in numbers)
         value += unit * abs(float(total(net.program, FLOAT64, passes.made)))
-    return RoundingErrors(float(value), gradient + float(np.finfo(dtype).tiny))
+    return RoundingErrors(_known(float(value)), _known(gradient + underflow))
+
+
+def _known(bound: Any) -> Any:
+    """A bound that overflowed on the way to NaN is none."""
+    return np.where(np.isnan(bound), np.inf, bound)[()]
 
 
 def gains(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[float]]:
     """Every value in float64, and for each instruction how much it enlarges the largest error of its inputs."""
     program = net.program
     with np.errstate(all="ignore"):
-        passes = _Passes(program, (theta, *_rows(net, x, y)), 0.0, False)
+        passes = _Passes(program, (theta, *_rows(net, x, y)), 0.0, 0.0, False)
         passes.errors = [np.ones(value.shape) for value in passes.made]
         found = []
         for number, instruction in program.numbered:

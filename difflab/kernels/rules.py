@@ -330,15 +330,20 @@ def softmax_reverse(row, state):
 
 @compiled
 def _moments(z, j, eps):
-    """Mean and deviation of a column."""
+    """Mean and deviation of a column, scaled so that squares neither overflow nor vanish."""
     mean = 0.0
     for i in range(z.shape[0]):
         mean += z[i, j]
     mean /= z.shape[0]
-    variance = 0.0
+    scale = 0.0
     for i in range(z.shape[0]):
-        variance += (z[i, j] - mean) * (z[i, j] - mean)
-    return mean, np.sqrt(variance / z.shape[0] + eps)
+        scale = max(scale, abs(z[i, j] - mean))
+    if scale == 0.0:
+        scale = 1.0
+    squares = 0.0
+    for i in range(z.shape[0]):
+        squares += ((z[i, j] - mean) / scale) * ((z[i, j] - mean) / scale)
+    return mean, scale * np.sqrt(squares / z.shape[0] + eps / scale / scale)
 
 
 @compiled

@@ -12,6 +12,8 @@ Formulas are written in that vocabulary once, and mean the same in all of them::
     log1pexp(z)      log(1 + exp(z))
     xlogx(z)         z log(z), and 0 at 0
     positive_part(z) z where z > 0, else 0; its derivative at 0 is 0
+    negative_part(z) z where z <= 0, else 0; its derivative at 0 is 1
+    deviation(z, c)  the square root of c + the mean of z**2 over the last axis
     maximum(z)       the largest entry of the last axis; at a tie the derivative is that of the first
     shift(z)         per row, a constant worth subtracting before exp; 0 where nothing overflows
 """

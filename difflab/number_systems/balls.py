@@ -77,6 +77,7 @@ class Balls(_Arb):
     expit = elementwise(_expit)
     log1pexp = elementwise(lambda z: z + (-z).exp().log1p() if z > 0 else z.exp().log1p())
     positive_part = elementwise(lambda z: z.max(0))
+    negative_part = elementwise(lambda z: z.min(0))
 
     def maximum(self, z: Array) -> Array:
         return _fold(lambda a, b: a.max(b), z)
@@ -112,12 +113,17 @@ class Series(_Arb):
     log1pexp = elementwise(lambda z: z + (1 + (-z).exp()).log() if z[0] > 0 else (1 + z.exp()).log())
 
     def positive_part(self, z: Array) -> Array:
-        return np.frompyfunc(self._positive_part, 1, 1)(z)
+        zero = self._zero()
+        return np.frompyfunc(lambda entry: self._larger(zero, entry), 1, 1)(z)
 
-    def _positive_part(self, z: Any) -> Any:
+    def negative_part(self, z: Array) -> Array:
+        zero = self._zero()
+        return np.frompyfunc(lambda entry: -self._larger(-entry, zero), 1, 1)(z)
+
+    def _zero(self) -> Any:
         from flint import arb_series
 
-        return self._larger(arb_series([0, 0]), z)
+        return arb_series([0, 0])
 
     def maximum(self, z: Array) -> Array:
         return _fold(self._larger, z)

@@ -48,6 +48,15 @@ class Floats:
     def positive_part(self, z: Array) -> Array:
         return np.where(z.real <= 0, 0, z)
 
+    def negative_part(self, z: Array) -> Array:
+        return np.where(z.real <= 0, z, 0)
+
+    def deviation(self, z: Array, c: Array) -> Array:
+        """Scaled, so that squares neither overflow nor vanish."""
+        largest = np.abs(z.real).max(axis=-1)
+        scale = np.where(largest > 0, largest, 1)
+        return np.sqrt(np.square(z / scale[..., None]).mean(axis=-1) + c / scale / scale) * scale
+
     def maximum(self, z: Array) -> Array:
         return np.take_along_axis(z, z.real.argmax(axis=-1)[..., None], axis=-1)[..., 0]
 

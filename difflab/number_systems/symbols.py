@@ -32,6 +32,7 @@ class Symbols(Exact):
         self.expit = over(lambda z: 1 / (1 + sympy.exp(-z)))
         self.log1pexp = over(lambda z: sympy.log(1 + sympy.exp(z)))
         self.positive_part = over(lambda z: sympy.Piecewise((0, z <= 0), (z, True)))
+        self.negative_part = over(lambda z: sympy.Piecewise((z, z <= 0), (0, True)))
         self._larger = lambda a, b: sympy.Piecewise((a, b <= a), (b, True))
         self._exact = over(sympy.Rational)
         self._add = sympy.Add

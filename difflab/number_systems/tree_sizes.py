@@ -54,7 +54,7 @@ class TreeSizes(Exact):
         return reduce(operator.add, np.moveaxis(z, -1, 0))
 
     exp = elementwise(lambda z: TreeSize(z.operations + 1))
-    sqrt = log = sin = cos = tanh = erfc = positive_part = exp
+    sqrt = log = sin = cos = tanh = erfc = positive_part = negative_part = exp
     expm1 = elementwise(lambda z: TreeSize(z.operations + 2))
     expit = log1pexp = xlogx = elementwise(lambda z: TreeSize(z.operations + 3))
 

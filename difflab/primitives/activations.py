@@ -299,14 +299,12 @@ def _upper_half(a: float) -> float:
 
 
 def leaky_relu(m: NumberSystem, z: Array, slope: Array) -> Array:
-    """In terms of the positive part, so that the slope at 0 is the left one in every number system."""
-    positive = m.positive_part(z)
-    return positive + slope * (z - positive)
+    """In parts, whose slopes at 0 make up the left one in every number system."""
+    return m.positive_part(z) + slope * m.negative_part(z)
 
 
 def elu(m: NumberSystem, z: Array, alpha: Array) -> Array:
-    positive = m.positive_part(z)
-    return positive + alpha * m.expm1(z - positive)
+    return m.positive_part(z) + alpha * m.expm1(m.negative_part(z))
 
 
 def silu(m: NumberSystem, z: Array, beta: Array) -> Array:

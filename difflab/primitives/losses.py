@@ -25,7 +25,8 @@ class Loss:
     name : the word for it in networks and study files.
     expression : ``(m, z, y) -> losses`` over the number system ``m``; z, y : (batch, n_outputs).
     value_and_cotangent : ``(z, y, z_bar) -> loss`` for one sample in float64; fills ``z_bar`` with d loss / d z.
-    curvature : ``(z, y) -> (n_outputs,)`` for one sample: the sum of magnitudes in each row of the second derivative.
+    cotangent_error : ``(z, y, error) -> (n_outputs,)`` for one sample: how far errors of z, bounded by ``error``, move
+        the cotangent, to first order: the magnitudes of the second derivative times ``error``.
     is_difference : ``y -> whether`` the cotangent is formed as a difference of numbers of the order of y.
     value_operations, cotangent_operations : operations of the two parts of ``value_and_cotangent``, from n_outputs.
     accepts_classes : whether targets may be class indices, standing for one-hot rows.
@@ -39,7 +40,7 @@ class Loss:
     name: str
     expression: Callable[[NumberSystem, Array, Array], Array]
     value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
-    curvature: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    cotangent_error: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     is_difference: Callable[[np.ndarray], bool]
     value_operations: Callable[[int], int]
     cotangent_operations: Callable[[int], int]
@@ -63,8 +64,8 @@ def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> floa
     return loss
 
 
-def squared_error_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.ones(z.size)
+def squared_error_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
+    return error
 
 
 def mean_squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -80,8 +81,8 @@ def mean_squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) ->
     return total / z.size
 
 
-def mean_squared_error_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.full(z.size, 2.0 / z.size)
+def mean_squared_error_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
+    return 2.0 / z.size * error
 
 
 def softmax_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -115,11 +116,11 @@ def softmax_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray)
     return weight * math.log1p(rest) - dot
 
 
-def softmax_cross_entropy_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """2 p (1 - p) times the sum of y, with 1 - p as the sum of the others, which does not cancel."""
+def softmax_cross_entropy_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """p times p of all others, each with the errors of both, with 1 - p as a sum, which does not cancel."""
     e = np.exp(z - z.max())
-    others = e @ (1.0 - np.eye(z.size))
-    return 2.0 * abs(y.sum()) * (e / e.sum()) * (others / e.sum())
+    p, others = e / e.sum(), 1.0 - np.eye(z.size)
+    return abs(y.sum()) * p * ((p @ others) * error + (p * error) @ others)
 
 
 def sigmoid_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -139,8 +140,8 @@ def sigmoid_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray)
     return loss
 
 
-def sigmoid_cross_entropy_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.array([sigmoid_derivative(z_k) for z_k in z])
+def sigmoid_cross_entropy_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
+    return np.array([sigmoid_derivative(z_k) for z_k in z]) * error
 
 
 def log_of_weighted(m: NumberSystem, weight: Array, z: Array) -> Array:
@@ -195,13 +196,14 @@ def binary_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) 
     return loss
 
 
-def curvature_of_logarithms(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Weight by weight, that of -``weight`` log z."""
-    return np.array([quotient(quotient(weight, z_k), z_k) for weight, z_k in zip(weights, z, strict=True)])
+def slope_errors_of_logarithms(weights: np.ndarray, z: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Of -weight / z, as a product of quotients: z**2 may underflow."""
+    pairs = zip(weights, z, error, strict=True)
+    return np.array([quotient(w, z_k) * quotient(e, z_k) if w else 0.0 for w, z_k, e in pairs])
 
 
-def binary_cross_entropy_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return curvature_of_logarithms(y, z) + curvature_of_logarithms(1.0 - y, 1.0 - z)
+def binary_cross_entropy_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
+    return slope_errors_of_logarithms(y, z, error) + slope_errors_of_logarithms(1.0 - y, 1.0 - z, error)
 
 
 def kl_divergence(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -224,8 +226,8 @@ def kl_divergence_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> floa
     return loss
 
 
-def kl_divergence_curvature(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return curvature_of_logarithms(y, z)
+def kl_divergence_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
+    return slope_errors_of_logarithms(y, z, error)
 
 
 def has_soft_labels(y: np.ndarray) -> bool:
@@ -242,7 +244,7 @@ _ROWS = (
         "squared_error",
         expression=squared_error,
         value_and_cotangent=squared_error_sweep,
-        curvature=squared_error_curvature,
+        cotangent_error=squared_error_cotangent_error,
         is_difference=lambda y: False,
         value_operations=lambda k: 4 * k,
         cotangent_operations=lambda k: 0,
@@ -253,7 +255,7 @@ _ROWS = (
         "mean_squared_error",
         expression=mean_squared_error,
         value_and_cotangent=mean_squared_error_sweep,
-        curvature=mean_squared_error_curvature,
+        cotangent_error=mean_squared_error_cotangent_error,
         is_difference=lambda y: False,
         value_operations=lambda k: 3 * k + 1,
         cotangent_operations=lambda k: 2 * k,
@@ -264,7 +266,7 @@ _ROWS = (
         "softmax_cross_entropy",
         expression=softmax_cross_entropy,
         value_and_cotangent=softmax_cross_entropy_sweep,
-        curvature=softmax_cross_entropy_curvature,
+        cotangent_error=softmax_cross_entropy_cotangent_error,
         is_difference=has_shared_weight,
         value_operations=lambda k: 6 * k + 1,
         cotangent_operations=lambda k: 4 * k + 1,
@@ -276,7 +278,7 @@ _ROWS = (
         "sigmoid_cross_entropy",
         expression=sigmoid_cross_entropy,
         value_and_cotangent=sigmoid_cross_entropy_sweep,
-        curvature=sigmoid_cross_entropy_curvature,
+        cotangent_error=sigmoid_cross_entropy_cotangent_error,
         is_difference=has_soft_labels,
         value_operations=lambda k: 6 * k,
         cotangent_operations=lambda k: 4 * k,
@@ -289,7 +291,7 @@ _ROWS = (
         "binary_cross_entropy",
         expression=binary_cross_entropy,
         value_and_cotangent=binary_cross_entropy_sweep,
-        curvature=binary_cross_entropy_curvature,
+        cotangent_error=binary_cross_entropy_cotangent_error,
         is_difference=lambda y: False,
         value_operations=lambda k: 7 * k,
         cotangent_operations=lambda k: 4 * k,
@@ -303,7 +305,7 @@ _ROWS = (
         "kl_divergence",
         expression=kl_divergence,
         value_and_cotangent=kl_divergence_sweep,
-        curvature=kl_divergence_curvature,
+        cotangent_error=kl_divergence_cotangent_error,
         is_difference=lambda y: False,
         value_operations=lambda k: 8 * k,
         cotangent_operations=lambda k: k,

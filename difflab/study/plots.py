@@ -110,9 +110,9 @@ def _figure_of_list(rows: list[Row], name: str, label: str) -> Figure:
                 axes.plot(*zip(*points, strict=True), label=method, **style | {"ls": "none"})
         for row in rows:
             if row["status"] in STOPPED:
-                at = (1.0, networks.index(network_name(row)))
+                at = (1.01, networks.index(network_name(row)))
                 text, colour = f"{row['method']} {row['status']}", _styles(rows)[row["series"]]["color"]
-                axes.annotate(text, at, xycoords=axes.get_yaxis_transform(), ha="right", fontsize=7.5, color=colour)
+                axes.annotate(text, at, xycoords=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=colour)
         axes.set(xscale="log", xlabel=label, yticks=range(len(networks)), yticklabels=networks)
         axes.set_ylim(len(networks) - 0.5, -0.5)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from difflab.number_systems import Array, NumberSystem
+from difflab.number_systems import FLOAT64, Array, NumberSystem
 from difflab.primitives.operations.instruction import Instruction
 from difflab.primitives.operations.operation import Bars, Operation, Rounded
 
@@ -18,10 +18,8 @@ from difflab.primitives.operations.operation import Bars, Operation, Rounded
 def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
     """The one constant is eps."""
     (z,), (gamma, beta), eps = inputs, parameters, m.array(np.array(instruction.constants))
-    batch = len(z)
-    centred = z - m.sum(z.T) / batch
-    variance = m.sum(m.square(centred).T) / batch
-    return centred / m.sqrt(variance + eps) * gamma + beta
+    centred = z - m.sum(z.T) / len(z) if len(z) > 1 else 0 * z
+    return centred / m.deviation(centred.T, eps) * gamma + beta
 
 
 def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int, int]:
@@ -34,11 +32,9 @@ def _normalised(instruction: Instruction, rounded: Rounded) -> tuple[np.ndarray,
     (z,), (error,), u, n = rounded.inputs, rounded.errors, rounded.unit, len(rounded.inputs[0])
     centred = z - z.mean(axis=0)
     centred_error = error + error.mean(axis=0) + (n + 1) * u * np.abs(z).mean(axis=0) + u * np.abs(centred)
-    variance = (centred**2).mean(axis=0)
-    variance_error = 2 * (np.abs(centred) * centred_error).mean(axis=0) + (n + 3) * u * variance
-    deviation = np.sqrt(variance + instruction.constants[0])
-    deviation_error = variance_error / (2 * deviation) + 2 * u * deviation
+    deviation = FLOAT64.deviation(centred.T, np.array(instruction.constants))
     normal = centred / deviation
+    deviation_error = (np.abs(normal) * centred_error).mean(axis=0) + (n + 8) * u * deviation
     normal_error = centred_error / deviation + np.abs(normal) * deviation_error / deviation + u * np.abs(normal)
     return normal, normal_error, deviation, deviation_error
 

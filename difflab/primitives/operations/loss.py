@@ -46,8 +46,7 @@ def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, 
     formed = np.abs(slope)
     if rounded.textbook or row.is_difference(y):
         formed = 2 * formed + np.abs(y)
-    curvature = np.array([row.curvature(*sample) for sample in zip(z, y, strict=True)])
-    passed = curvature * rounded.errors[0].max(axis=1, keepdims=True)
+    passed = np.array([row.cotangent_error(*sample) for sample in zip(z, y, rounded.errors[0], strict=True)])
     own = (z.shape[1] + RULE_ROUNDINGS) * rounded.unit * formed
     z_bar_error = (passed + own) * np.abs(bar)[:, None] + np.abs(slope) * bar_error[:, None]
     return Bars([(slope * bar[:, None], z_bar_error), None], [])
