@@ -1,0 +1,214 @@
+"""Activations of one's own: what is taken is right on every back-end, what is wrong is refused with its worst point."""
+
+import math
+
+import naive
+import numpy as np
+import pytest
+import sympy
+
+import difflab as dl
+from difflab.number_systems import BALLS, COMPLEX128, FLOAT64, SERIES, Symbols, ball_precision, coefficient
+from difflab.primitives import registration
+from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.translation import FUNCTIONS, formula
+
+
+Z, P = sympy.symbols("z p", real=True)
+
+
+def cubic_value(z):
+    return z * z * z
+
+
+def cubic_derivative(z):
+    return 3.0 * z * z
+
+
+def cubic_second_derivative(z):
+    return 6.0 * z
+
+
+def softened_value(z, p):
+    return z / (1.0 + p * p * z * z)
+
+
+def square_of(z):
+    return z * z
+
+
+def softened_derivative(z, p):
+    squares = square_of(p * z)
+    return (1.0 - squares) / square_of(1.0 + squares)
+
+
+def softened_parameter_derivative(z, p):
+    return -2.0 * p * z * z * z / square_of(1.0 + square_of(p * z))
+
+
+CUBIC = dl.Activation("cubic", Z**3, cubic_value, cubic_derivative)
+SOFTENED = dl.Activation(
+    "softened",
+    Z / (1 + P**2 * Z**2),
+    softened_value,
+    softened_derivative,
+    derivative_ulp=1e6,
+    parameter_derivative_ulp=16.0,
+    parameter="p",
+    start=0.75,
+    is_learnable=True,
+    parameter_derivative=softened_parameter_derivative,
+)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """The table as it was, when the test is over; kernels are compiled anew after it."""
+    rows = dict(ACTIVATIONS)
+    yield dl.register_activation
+    ACTIVATIONS.clear()
+    ACTIVATIONS.update(rows)
+    from difflab.kernels import sweeps
+
+    sweeps.up_to_date()
+
+
+def judged(net, backend):
+    prepared, rng = backend.prepare(net), np.random.default_rng(3)
+    dtype = prepared.dtypes[0]
+    theta, x = (rng.normal(size=shape).astype(dtype) for shape in (net.n_params, (5, net.n_inputs)))
+    y = rng.integers(net.n_outputs, size=5)
+    truth = dl.reference_gradient(net, theta, x, y)
+    _, gradient = prepared.value_and_gradient(theta, x, y)
+    return dl.discrepancy(gradient, truth).error_relative, naive.predicted(prepared, truth, theta, x, y)
+
+
+def test_every_backend_has_it(registered):
+    registered(CUBIC)
+    registered(SOFTENED)
+    net = dl.MLP(2, [dl.Dense(3, "cubic"), dl.Dense(3, "softened"), dl.Dense(3, "softened(0.5)"), dl.Dense(2)])
+    for backend in (*dl.BACKENDS.values(), dl.FiniteDifference("complex"), dl.Backprop("float32")):
+        error, predicted = judged(net, backend)
+        assert error <= min(predicted, 1e-5), backend
+
+
+def test_networks_prepared_before_stay_right(registered):
+    net = dl.MLP.dense([2, 3, 2])
+    theta, x, y = net.init(0), np.ones((1, 2)), np.array([1])
+    before = dl.Backprop().prepare(net)
+    expected = before.value_and_gradient(theta, x, y)
+    registered(CUBIC)
+    dl.Backprop().prepare(dl.MLP.dense([2, 2], output="cubic", loss="squared_error"))
+    value, gradient = before.value_and_gradient(theta, x, y)
+    assert value == expected[0]
+    assert (gradient == expected[1]).all()
+
+
+def test_a_function_of_number_systems_does_as_well(registered):
+    registered(dl.Activation("cubic", lambda m, z: z * z * z, cubic_value, cubic_derivative))
+    assert judged(dl.MLP.dense([2, 3, 2], hidden="cubic"), dl.Symbolic())[0] < 1e-12
+
+
+def off_by_a_thousandth(z):
+    return 3.003 * z * z
+
+
+def with_a_wrong_sign_far_out(z):
+    return 3.0 * z * z if z < 29.9 else -3.0 * z * z
+
+
+def nan_somewhere(z):
+    return math.nan if z == 1.0 else 3.0 * z * z
+
+
+@pytest.mark.parametrize("rule", [off_by_a_thousandth, with_a_wrong_sign_far_out, nan_somewhere, cubic_value])
+def test_a_wrong_derivative_is_refused_with_its_worst_point(registered, rule):
+    with pytest.raises(ValueError, match="derivative of 'cubic' must be within 4 ulp of its expression, got .* at "):
+        registered(dl.Activation("cubic", Z**3, cubic_value, rule))
+    assert "cubic" not in ACTIVATIONS
+
+
+def test_a_wrong_value_is_refused(registered):
+    with pytest.raises(ValueError, match="value of 'cubic'"):
+        registered(dl.Activation("cubic", Z**3, cubic_derivative, cubic_derivative))
+
+
+def test_a_wrong_second_derivative_is_refused(registered):
+    with pytest.raises(ValueError, match="second_derivative of 'cubic'"):
+        registered(dl.Activation("cubic", Z**3, cubic_value, cubic_derivative, cubic_value))
+    registered(dl.Activation("cubic", Z**3, cubic_value, cubic_derivative, cubic_second_derivative))
+
+
+def test_a_wrong_parameter_derivative_is_refused(registered):
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match="parameter_derivative of 'softened'"):
+        registered(replace(SOFTENED, parameter_derivative=softened_value))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (dl.Activation("tanh", Z**3, cubic_value, cubic_derivative), "not taken"),
+        (dl.Activation("my cubic", Z**3, cubic_value, cubic_derivative), "identifier"),
+        (dl.Activation("cubic", Z**3 + P, cubic_value, cubic_derivative), "must be in z, got p as well"),
+        (dl.Activation("cubic", sympy.gamma(Z), cubic_value, cubic_derivative), "got gamma"),
+        (dl.Activation("cubic", Z ** sympy.Rational(1, 3), cubic_value, cubic_derivative), "got z"),
+        (dl.Activation("cubic", sympy.Max(Z, Z**2), cubic_value, cubic_derivative), "got Max"),
+        (dl.Activation("cubic", sympy.pi * Z, cubic_value, cubic_derivative), "got pi"),
+        (dl.Activation("cubic", Z**3, softened_value, softened_derivative, is_learnable=True), "give both"),
+    ],
+)
+def test_what_is_no_activation_is_refused_in_words(registered, row, message):
+    with pytest.raises(ValueError, match=message):
+        registered(row)
+    assert "cubic" not in ACTIVATIONS
+
+
+def test_something_else_is_refused(registered):
+    with pytest.raises(TypeError, match="takes a difflab.Activation"):
+        registered("cubic")
+
+
+def test_all_rows_of_the_table_pass_the_check_of_registration():
+    for row in ACTIVATIONS.values():
+        registration.check(row)
+
+
+# --- expressions in the vocabulary
+
+
+EXPRESSIONS = [
+    Z**3 - 2 * Z + sympy.Rational(1, 3),
+    1 / (1 + Z**2),
+    sympy.sqrt(1 + Z**2),
+    1 / sympy.sqrt(2 + sympy.sin(Z)),
+    sympy.exp(-(Z**2)) * sympy.cos(3 * Z),
+    sympy.log(2 + sympy.tanh(Z)) * 0.1,
+    sympy.erf(Z) + sympy.erfc(Z / 2),
+    sympy.Max(0, Z - 1) + sympy.Abs(Z + sympy.Rational(1, 2)),
+]
+POINTS = np.array([-2.0, -0.75, 0.25, 1.5])
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS, ids=str)
+def test_an_expression_means_the_same_in_every_number_system(expression):
+    over = formula(expression, ("z",))
+    exact = [float(expression.subs(Z, sympy.Rational(z)).evalf(30)) for z in POINTS]
+    slopes = [float(sympy.diff(expression, Z).subs(Z, sympy.Rational(z)).doit().evalf(30)) for z in POINTS]
+    # Some ten operations on numbers of order 1 to 10.
+    bound = 10 * 10 * 2.0**-52
+    assert np.abs(over(FLOAT64, POINTS) - exact).max() <= bound
+    assert np.abs(over(COMPLEX128, POINTS + 1e-60j).imag / 1e-60 - slopes).max() <= bound
+    with ball_precision(128):
+        values = over(BALLS, BALLS.array(POINTS))
+        along = over(SERIES, SERIES.line(BALLS.array(POINTS), np.ones(len(POINTS), object)))
+        assert np.abs([float(v) for v in values] - np.array(exact)).max() <= bound
+        assert np.abs([float(s) for s in coefficient(along, 1)] - np.array(slopes)).max() <= bound
+    symbolic = over(Symbols(), np.array([sympy.Rational(z) for z in POINTS], object))
+    assert np.abs([float(s) for s in symbolic] - np.array(exact)).max() <= bound
+
+
+def test_every_function_of_the_vocabulary_is_tried():
+    tried = {type(part).__name__ for expression in EXPRESSIONS for part in sympy.preorder_traversal(expression)}
+    assert set(FUNCTIONS) | {"erf", "Abs", "Max"} <= tried
