@@ -83,23 +83,18 @@ def judged(net, backend):
     return dl.discrepancy(gradient, truth).error_relative, naive.predicted(prepared, truth, theta, x, y)
 
 
-def test_every_backend_has_it(registered):
+def test_every_backend_has_it_and_networks_prepared_before_stay_right(registered):
+    plain = dl.MLP.dense([2, 3, 2])
+    arguments = plain.init(0), np.ones((1, 2)), np.array([1])
+    before = dl.Backprop().prepare(plain)
+    expected = before.value_and_gradient(*arguments)
     registered(CUBIC)
     registered(SOFTENED)
     net = dl.MLP(2, [dl.Dense(3, "cubic"), dl.Dense(3, "softened"), dl.Dense(3, "softened(0.5)"), dl.Dense(2)])
     for backend in (*dl.BACKENDS.values(), dl.FiniteDifference("complex"), dl.Backprop("float32")):
         error, predicted = judged(net, backend)
         assert error <= min(predicted, 1e-5), backend
-
-
-def test_networks_prepared_before_stay_right(registered):
-    net = dl.MLP.dense([2, 3, 2])
-    theta, x, y = net.init(0), np.ones((1, 2)), np.array([1])
-    before = dl.Backprop().prepare(net)
-    expected = before.value_and_gradient(theta, x, y)
-    registered(CUBIC)
-    dl.Backprop().prepare(dl.MLP.dense([2, 2], output="cubic", loss="squared_error"))
-    value, gradient = before.value_and_gradient(theta, x, y)
+    value, gradient = before.value_and_gradient(*arguments)
     assert value == expected[0]
     assert (gradient == expected[1]).all()
 

@@ -14,14 +14,13 @@ from difflab.backends.contract import Backend, Prepared, Refused
 from difflab.backends.rounding import rounding_errors
 from difflab.counting import loss_tree_operations
 from difflab.network import MLP
+from difflab.primitives.operations import OPERATIONS
 
 
 if TYPE_CHECKING:
     from difflab.expressions import Derivation
 
 MAX_OPS = 2_000_000
-LINEAR = ("affine", "add", "dropout", "batch_norm_inference", "label_smoothing", "loss", "penalty")
-"""Operations whose derivative does not repeat their argument."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,13 +65,14 @@ class Symbolic(Backend):
 def forecast_tree_ops(net: MLP, batch: int = 1) -> int:
     """Forecast of the operations of the derived gradient as a tree.
 
-    Differentiating copies the loss, whose size is known exactly, about once per parameter; each activation that is
-    nested below another adds about two thirds of a copy, because its derivative repeats its argument. Within a
+    Differentiating copies the loss, whose size is known exactly, about once per parameter; each operation that is not
+    linear adds about two thirds of a copy, because its derivative repeats its argument. Within a
     factor of 3 of what was derived where outputs share a logarithm; a loss that is a sum over outputs is copied only
     in part for the last layer, and the forecast then errs to the large side, by at most the number of outputs.
     """
-    nested = sum(instruction.operation not in LINEAR for instruction in net.program.instructions)
-    return net.n_params * loss_tree_operations(net.program, net.n_params, batch) * 2 * (nested + 1) // 3
+    rows = [OPERATIONS[instruction.operation] for instruction in net.program.instructions]
+    copies = sum(not (row.is_linear or row.is_total) for row in rows)
+    return net.n_params * loss_tree_operations(net.program, net.n_params, batch) * 2 * copies // 3
 
 
 class _Compiled:

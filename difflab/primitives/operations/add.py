@@ -25,4 +25,4 @@ def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, 
     return Bars([(bar, bar_error), (bar, bar_error)], [])
 
 
-ADD = Operation("add", _primal, "entry", _operations, _forward_error, _reverse_error)
+ADD = Operation("add", _primal, "entry", _operations, _forward_error, _reverse_error, is_linear=True)

@@ -106,4 +106,5 @@ BATCH_NORM_INFERENCE = Operation(
     _inference_operations,
     _inference_forward_error,
     _inference_reverse_error,
+    is_linear=True,
 )

@@ -32,4 +32,4 @@ def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, 
     return Bars([(bar * scale, (bar_error + 3 * rounded.unit * np.abs(bar)) * scale), None], [])
 
 
-DROPOUT = Operation("dropout", _primal, "entry", _operations, _forward_error, _reverse_error)
+DROPOUT = Operation("dropout", _primal, "entry", _operations, _forward_error, _reverse_error, is_linear=True)

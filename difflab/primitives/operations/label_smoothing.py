@@ -27,4 +27,6 @@ def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, 
     return Bars([None], [])
 
 
-LABEL_SMOOTHING = Operation("label_smoothing", _primal, "entry", _operations, _forward_error, _reverse_error)
+LABEL_SMOOTHING = Operation(
+    "label_smoothing", _primal, "entry", _operations, _forward_error, _reverse_error, is_linear=True
+)

@@ -72,6 +72,7 @@ class Operation:
     reverse_error : ``(instruction, rounded, bar, bar_error) -> bars``: likewise for cotangents.
     kinks : ``(instruction, inputs, parameters) -> distances``: arrays that are 0 where there is no derivative, each
         (batch, any), or of any shape if the operation is a total.
+    is_linear : whether the value is linear in its inputs, up to a constant.
     is_total : whether the value is one number for the whole batch that is added to the loss.
     """
 
@@ -82,6 +83,7 @@ class Operation:
     forward_error: Callable[[Instruction, Rounded], np.ndarray]
     reverse_error: Callable[[Instruction, Rounded, np.ndarray, np.ndarray], Bars]
     kinks: Kinks = lambda instruction, inputs, parameters: []
+    is_linear: bool = False
     is_total: bool = False
 
     @property
