@@ -1,6 +1,7 @@
 """Activations at float32: value and derivative as the float32 sweep gives them, over all of float32.
 
-The default run strides through all bit patterns; ``DIFFLAB_EXHAUSTIVE=1`` takes every one of the 2**32.
+Functions of straight pieces take seconds for every one of the 2**32 bit patterns; for the others the default run
+strides through them, and ``DIFFLAB_EXHAUSTIVE=1`` takes every one.
 The truth is the expression over float64 and its complex step, far sharper than float32, and Arb where that cancels.
 """
 
@@ -160,6 +161,77 @@ def test_nothing_worse_is_found(row):
 @rows
 def test_recorded_errors_are_those_of_one_rounding(row):
     assert all(error <= 0.5 + SHARPNESS for _, error in row.float32_worst)
+
+
+@compiled
+def line(z):
+    return z
+
+
+@compiled
+def one(z):
+    return 1.0
+
+
+@compiled
+def half_line(z):
+    return z if z > 0 else 0.0
+
+
+@compiled
+def step(z):
+    return 1.0 if z > 0 else 0.0
+
+
+@compiled
+def bent_line(z):
+    return z if z > 0 else 0.01 * z
+
+
+@compiled
+def bent_step(z):
+    return 1.0 if z > 0 else 0.01
+
+
+STRAIGHT = {"identity": (line, one), "relu": (half_line, step), "leaky_relu": (bent_line, bent_step)}
+"""Functions of straight pieces, from their definitions; prelu has the rules of leaky relu."""
+
+
+def not_correctly_rounded(rule, truth, p, patterns=range(0, 2**32, 2**24)):
+    """How many of all finite float32 get another result than the exact one, rounded."""
+    rule = compiled_rule(rule)
+
+    @compiled
+    def count(z):
+        wrong = 0
+        for i in range(z.size):
+            exact = np.float64(z[i])
+            if np.isfinite(z[i]) and np.float32(rule(exact, *p)) != np.float32(truth(exact)):
+                wrong += 1
+        return wrong
+
+    return sum(count(np.arange(start, start + 2**24, dtype=np.uint32).view(np.float32)) for start in patterns)
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+def test_straight_pieces_are_right_at_every_float32(name):
+    row = ACTIVATIONS[name]
+    for rule, truth in zip((row.value, row.derivative), STRAIGHT[name], strict=True):
+        assert not_correctly_rounded(rule, truth, start_of(row)) == 0
+
+
+def test_prelu_has_the_rules_of_leaky_relu():
+    rows = ACTIVATIONS["prelu"], ACTIVATIONS["leaky_relu"]
+    assert len({(row.value, row.derivative) for row in rows}) == 1
+
+
+def wrong_at_one_float(z):
+    return 1.0 if z >= 0 else 0.0
+
+
+def test_one_wrong_float_in_all_of_them_is_counted():
+    """Plus zero, where the slope is the left one; minus zero is another pattern."""
+    assert not_correctly_rounded(wrong_at_one_float, step, (), patterns=[0]) == 1
 
 
 def off_by_a_thousandth(rule):
