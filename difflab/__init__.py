@@ -20,8 +20,8 @@ from difflab.layers import BatchNorm, Dense, Dropout, Elementwise, Maxout, Multi
 from difflab.network import MLP
 from difflab.network_files import read_network, write_network
 from difflab.primitives.activations import Activation
-from difflab.primitives.registration import register_activation
 from difflab.reference import Reference, reference_gradient
+from difflab.registration import register_activation
 
 
 __version__ = "0.1.0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -20,8 +20,16 @@ class Mask:
     seed: int
 
     def draw(self, batch: int) -> np.ndarray:
-        """(batch, width) float64; the same rows for the first samples of any batch."""
-        return (np.random.default_rng(self.seed).random((batch, self.width)) >= self.p).astype(np.float64)
+        """(batch, width) float64, read-only; the same rows for the first samples of any batch."""
+        return _drawn(self, batch)
+
+
+@lru_cache(maxsize=32)
+def _drawn(mask: Mask, batch: int) -> np.ndarray:
+    """Kept, as finite differences ask for it once per parameter."""
+    drawn = (np.random.default_rng(mask.seed).random((batch, mask.width)) >= mask.p).astype(np.float64)
+    drawn.flags.writeable = False
+    return drawn
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ LAYERS = (
     ("diagram",),
     ("backends",),
     ("discrepancy",),
-    ("reference",),
+    ("reference", "registration"),
     ("difflab",),
     ("study",),
     ("terminal",),
@@ -41,7 +41,7 @@ FREE = ("errors", "files", "datasets", "documents")
 SHARED_BY_BACKENDS = ("arguments", "contract", "rounding")
 
 DOORS = {
-    "difflab.kernels": ("difflab/kernels/", "difflab/backends/backprop.py"),
+    "difflab.kernels": ("difflab/kernels/", "difflab/backends/backprop.py", "difflab/registration.py"),
     "numba": ("difflab/kernels/",),
     "llvmlite": ("difflab/kernels/",),
     "matplotlib": ("difflab/study/plots.py",),

@@ -125,7 +125,7 @@ def copy_with_the_activation(tmp_path_factory):
     shutil.copytree(ROOT / "difflab", place / "difflab", ignore=shutil.ignore_patterns("__pycache__"))
     rules, row = how_to_add("An activation")[:2]
     file = place / "difflab/primitives/activations.py"
-    before, rows, after = file.read_text().partition("_ROWS = (\n")
+    before, rows, after = file.read_text().partition("ROWS = (\n")
     file.write_text(f"{before}{rules}\n\n{rows}{row.rstrip()},\n{after}")
     return place
 

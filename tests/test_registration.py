@@ -8,8 +8,8 @@ import pytest
 import sympy
 
 import difflab as dl
+from difflab import registration
 from difflab.number_systems import BALLS, COMPLEX128, FLOAT64, SERIES, Symbols, ball_precision, coefficient
-from difflab.primitives import registration
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.translation import FUNCTIONS, formula
 
@@ -207,3 +207,94 @@ def test_an_expression_means_the_same_in_every_number_system(expression):
 def test_every_function_of_the_vocabulary_is_tried():
     tried = {type(part).__name__ for expression in EXPRESSIONS for part in sympy.preorder_traversal(expression)}
     assert set(FUNCTIONS) | {"erf", "Abs", "Max"} <= tried
+
+
+# --- rows that would take others with them
+
+
+def derivative_of_tanh(z):
+    tail = math.exp(-2.0 * abs(z))
+    return 4.0 * tail / ((1.0 + tail) * (1.0 + tail))
+
+
+def test_rules_borrowed_from_the_table_are_compiled_with_those_that_are_not(registered):
+    """Kernels that are kept on disk know nothing of this row."""
+    from difflab.primitives.activations import tanh_value
+
+    dl.Backprop().prepare(dl.MLP.dense([2, 2]))
+    registered(dl.Activation("mine", lambda m, z: m.tanh(z), tanh_value, derivative_of_tanh, derivative_ulp=8))
+    error, predicted = judged(dl.MLP.dense([2, 3, 2], hidden="mine"), dl.Backprop())
+    assert error <= min(predicted, 1e-12)
+
+
+class Cube:
+    def __call__(self, z):
+        return z * z * z
+
+
+@pytest.mark.parametrize("rule", [Cube(), math.sin])
+def test_a_rule_that_is_no_function_is_refused(registered, rule):
+    with pytest.raises(TypeError, match="must be plain functions"):
+        registered(dl.Activation("cubic", Z**3, rule, cubic_derivative))
+
+
+def by_text(z):
+    return float(f"{z}") ** 3
+
+
+def test_a_rule_that_does_not_compile_is_refused_and_takes_nothing_with_it(registered):
+    with pytest.raises(ValueError, match="plain Python on math that Numba compiles, got by_text"):
+        registered(dl.Activation("cubic", Z**3, by_text, cubic_derivative))
+    assert judged(dl.MLP.dense([2, 3, 2]), dl.Backprop())[0] < 1e-12
+
+
+def magnitude(z):
+    return abs(z)
+
+
+def left_slope(z):
+    return 1.0 if z > 0 else -1.0
+
+
+def slope_at_rest(z):
+    return 1.0 if z > 0 else (0.0 if z == 0 else -1.0)
+
+
+def test_a_kink_that_the_row_does_not_tell_of_is_found(registered):
+    registered(dl.Activation("magnitude", sympy.Abs(Z), magnitude, slope_at_rest))
+    net = dl.MLP(1, [dl.Dense(1, "magnitude"), dl.Dense(1)], loss="squared_error")
+    theta, x, y = np.array([1.0, 0.0, 1.0, 0.0]), np.array([[0.0], [2.0]]), np.array([[1.0], [0.0]])
+    truth = dl.reference_gradient(net, theta, x, y)
+    # The first sample sits on the kink with cotangent -1, the second has slope 1 and cotangent 2; half of each counts.
+    assert truth.status[1] == "kink"
+    assert (truth.lower[1], truth.upper[1]) == (0.5, 1.5)
+
+
+def test_a_slope_against_the_convention_is_refused(registered):
+    with pytest.raises(ValueError, match="derivative of 'magnitude'"):
+        registered(dl.Activation("magnitude", sympy.Abs(Z), magnitude, left_slope))
+
+
+def test_a_range_that_values_leave_is_refused(registered):
+    with pytest.raises(ValueError, match="range of 'cubic' must hold its values"):
+        registered(dl.Activation("cubic", Z**3, cubic_value, cubic_derivative, range=(0.0, 1.0)))
+
+
+def logarithm(z):
+    return math.log(z)
+
+
+def reciprocal(z):
+    return 1.0 / z
+
+
+def test_arguments_without_a_value_ask_for_a_domain(registered):
+    with pytest.raises(ValueError, match="must have a value at every argument|must be a number at"):
+        registered(dl.Activation("logarithm", sympy.log(Z), logarithm, reciprocal))
+    registered(dl.Activation("logarithm", sympy.log(Z), logarithm, reciprocal, value_ulp=64, domain=(0.001, math.inf)))
+
+
+@pytest.mark.parametrize("number", [sympy.Integer(2**53 + 1), sympy.Rational(1, 3**40), sympy.Float("0.1", 40)])
+def test_numbers_that_floats_do_not_hold_are_refused(number):
+    with pytest.raises(ValueError, match="expression must be of"):
+        formula(number * Z, ("z",))

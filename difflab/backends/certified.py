@@ -37,9 +37,6 @@ MAX_BITS = 2**14
 MAX_ONE_SIDED_WORK = 2_000_000
 """Entries times samples at kinks times parameters, a few seconds' worth; beyond it the hull of all slopes must do."""
 
-SHIFTED = ("affine", "add", "batch_norm", "batch_norm_inference")
-"""Operations that pass on a constant shift of a unit over the batch, and add their last parameter to it."""
-
 ROUNDED, ENCLOSED, KINK = "rounded", "enclosed", "kink"
 """Entry statuses: the nearest float64 is proven; only an interval is; a kink has a say in the derivative.
 
@@ -158,10 +155,11 @@ def _enclosure(net: MLP, arguments: Arguments, bits: int) -> tuple[Enclosure, bo
     theta, x, y = (BALLS.array(a) for a in (arguments.theta, arguments.x, arguments.y))
     made = values(net.program, BALLS, theta, x, y)
     value = total(net.program, BALLS, made)
-    gradient = reverse_sweep(net.program, theta, made, SERIES)
+    series = Series()
+    gradient = reverse_sweep(net.program, theta, made, series)
     nearest, lower, upper, unique = _bounds(gradient)
     status = np.where(unique, ROUNDED, ENCLOSED)
-    if _meets_kinks(net.program, theta, made):
+    if series.met_tie:
         _, lower, upper, certain = _bounds(reverse_sweep(net.program, theta, made, SERIES_BOTH_SIDES))
         status[unique & ~certain] = KINK
     residual = np.array([float(g - n) for g, n in zip(gradient, nearest.tolist(), strict=True)])
@@ -190,8 +188,6 @@ def _with_one_sided(made: Enclosure, arguments: Arguments) -> Enclosure:
     theta, x, y = (BALLS.array(a) for a in (arguments.theta, arguments.x, arguments.y))
     all_values = values(program, BALLS, theta, x, y)
     at_kink, parts = _samples_at_kinks(program, theta, all_values), program.divisor(len(x))
-    if program.couples_samples:
-        at_kink[:] = at_kink.any()
     if len(torn) * max(at_kink.sum(), 1) * net.n_params > MAX_ONE_SIDED_WORK:
         return made
     given = [value[at_kink] for value in all_values[: program.n_given]]
@@ -228,33 +224,19 @@ def _primal_of_total(program: Program, number: int, line: Array) -> Any:
     )
 
 
-def _distances(program: Program, theta: Array, made: list[Array], is_total: bool) -> list[Array]:
-    """What is 0 where an operation meets a kink, for the operations on samples or for the totals."""
-    return [
-        distance
-        for step in program.instructions
-        if OPERATIONS[step.operation].is_total == is_total
-        for distance in OPERATIONS[step.operation].kinks(
-            step, [made[i] for i in step.inputs], [parameter.of(theta) for parameter in step.parameters]
-        )
-    ]
-
-
-def _is_zero(balls: Array) -> np.ndarray:
-    return np.frompyfunc(lambda ball: ball.is_zero(), 1, 1)(balls).astype(bool)
-
-
 def _samples_at_kinks(program: Program, theta: Array, made: list[Array]) -> np.ndarray:
-    """Which samples meet a kink exactly, (batch,) bool."""
-    found = np.zeros(len(made[INPUTS]), bool)
-    for distance in _distances(program, theta, made, is_total=False):
-        found |= _is_zero(distance).any(axis=1)
-    return found
-
-
-def _meets_kinks(program: Program, theta: Array, made: list[Array]) -> bool:
-    of_totals = _distances(program, theta, made, is_total=True)
-    return bool(_samples_at_kinks(program, theta, made).any()) or any(_is_zero(d).any() for d in of_totals)
+    """Which samples may meet a kink, (batch,) bool: all of them, if they are coupled or nothing tells which."""
+    found, has_total = np.zeros(len(made[INPUTS]), bool), False
+    for step in program.instructions:
+        row, parameters = OPERATIONS[step.operation], [parameter.of(theta) for parameter in step.parameters]
+        for distance in row.kinks(step, [made[i] for i in step.inputs], parameters):
+            is_zero = np.frompyfunc(lambda ball: ball.is_zero(), 1, 1)(distance).astype(bool)
+            if row.is_total:
+                has_total |= bool(is_zero.any())
+            else:
+                found |= is_zero.any(axis=1)
+    unknown = not (has_total or found.any()) or (program.couples_samples and found.any())
+    return np.ones(len(found), bool) if unknown else found
 
 
 @dataclass
@@ -312,7 +294,8 @@ def _centred(program: Program) -> frozenset[int]:
     for number, step in reversed(program.numbered):
         if all(readers.get(number, [False])):
             centred.add(number)
-        passes_on = step.operation == "batch_norm" or (step.operation in SHIFTED and number in centred)
+        shift = OPERATIONS[step.operation].shift
+        passes_on = shift == "removed" or (shift == "passed" and number in centred)
         for value in step.inputs:
             readers.setdefault(value, []).append(passes_on)
     return frozenset(centred)
@@ -350,7 +333,7 @@ def _by_series(sweep: _Sweep, instruction: Instruction, number: int) -> None:
         if value >= sweep.program.n_given:
             sweep.add(value, _ALONG[row.reach](partial(slopes, False, place), inputs[place], bar, series))
     for place, parameter in enumerate(instruction.parameters):
-        is_shift = instruction.operation in SHIFTED and place == len(parameters) - 1
+        is_shift = row.shift is not None and place == len(parameters) - 1
         if not (is_shift and number in sweep.centred):
             terms = (bar * slopes(True, place, _line(series, parameters[place], 1))).sum(axis=0)
             parameter.of(sweep.gradient)[...] += terms if parameter.size > 1 else terms.sum()

@@ -30,6 +30,9 @@ COMPLEX_STEP = 2.0**-200
 class FiniteDifference(Backend):
     """Finite differences of the float64 primal, one parameter at a time.
 
+    The complex step takes branches, as of a relu or a maxout, by real parts: every operation is analytic on each side
+    of its kinks, and at a kink the step follows the convention of the lab.
+
     Parameters
     ----------
     scheme : ``"forward"``, ``"central"`` or ``"complex"``

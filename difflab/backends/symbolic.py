@@ -41,7 +41,7 @@ class Symbolic(Backend):
     name = "symbolic"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_ops, int) or self.max_ops < 1:
+        if not isinstance(self.max_ops, int) or isinstance(self.max_ops, bool) or self.max_ops < 1:
             raise ValueError(f"max_ops must be an integer, 1 or more, got {self.max_ops!r}")
 
     def forecast(self, net: MLP) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """The forward and the reverse rule of every operation, over rows of a program's table.
 
 Values and cotangents lie in flat workspaces: the value that starts at column c of a batch of n samples is the block
-``workspace[n * c : n * (c + width)]``, in C order with samples as rows. Sums run in float64.
+``workspace[n * c : n * (c + width)]``, in C order with samples as rows. Scalars run in float64, products of matrices
+and what is added to cotangents and to the gradient in the dtype of the arrays.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def _link(first: int, choices: list[Any], otherwise: Any) -> Any:
 
 @compiled
 def _nothing(wanted, *arguments):
-    """The end of a chain: codes come from the tables, so it is never reached."""
+    """The end of a chain, for a code that was not there when the chain was compiled."""
+    raise RuntimeError("compiled kernels do not know this activation; they are older than the table of activations")
 
 
 @compiled
@@ -316,16 +318,17 @@ def softmax(row, state):
 
 @compiled
 def softmax_reverse(row, state):
-    """z_bar_k += a_k (a_bar_k - sum_j a_j a_bar_j), where a_bar_k - a_bar_j is formed first and so does not cancel."""
+    """z_bar_k += a_k (lead_k - sum_j a_j lead_j), where leads over the largest entry do not cancel."""
     a = rows(state.values, state.batch, row[OUTPUT], row[WIDTH])
     a_bar = rows(state.cotangents, state.batch, row[OUTPUT], row[WIDTH])
     z_bar = rows(state.cotangents, state.batch, row[INPUT], row[WIDTH])
     for i in range(state.batch):
+        top = np.float64(a_bar[i, a[i].argmax()])
+        mean = 0.0
         for k in range(row[WIDTH]):
-            lead = 0.0
-            for j in range(row[WIDTH]):
-                lead += np.float64(a[i, j]) * (np.float64(a_bar[i, k]) - np.float64(a_bar[i, j]))
-            z_bar[i, k] += a[i, k] * lead
+            mean += a[i, k] * (a_bar[i, k] - top)
+        for k in range(row[WIDTH]):
+            z_bar[i, k] += a[i, k] * ((a_bar[i, k] - top) - mean)
 
 
 @compiled

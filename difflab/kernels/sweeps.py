@@ -102,7 +102,8 @@ def _encode(row: np.ndarray, instruction: Instruction, starts: np.ndarray, progr
 
 @compiled
 def _no_rule(wanted, row, state):
-    """The end of a chain: codes come from the table of rules, so it is never reached."""
+    """The end of a chain, for a code that was not there when the chain was compiled."""
+    raise RuntimeError("compiled kernels do not know this operation; they are older than the table of rules")
 
 
 _forward_rule = dispatch([forward for forward, _ in RULES.values()], _no_rule)

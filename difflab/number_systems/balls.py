@@ -93,10 +93,15 @@ class Series(_Arb):
     at_kink : the slope exactly at a kink: ``"left"``, the lab's convention; ``"both"``, the hull of the left and the
         right one; or ``"ahead"``, the one on the side to which the series moves with t > 0. Around a kink it is
         always the hull.
+
+    Attributes
+    ----------
+    met_tie : whether an exact kink was met since this system was made.
     """
 
     def __init__(self, at_kink: str = "left") -> None:
         self.at_kink = at_kink
+        self.met_tie = False
 
     def array(self, values: Array) -> Array:
         return self.line(values, np.frompyfunc(lambda _: 0, 1, 1)(values))
@@ -133,6 +138,7 @@ class Series(_Arb):
         from flint import arb_series
 
         lead = b[0] - a[0]
+        self.met_tie |= bool(lead.is_zero())
         if lead > 0:
             return b
         if lead.is_zero() and self.at_kink == "ahead":

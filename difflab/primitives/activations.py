@@ -21,9 +21,10 @@ class Activation:
     Attributes
     ----------
     name : the word for it in networks and study files.
-    expression : ``(m, z) -> a``, or ``(m, z, p) -> a`` with a parameter, over the number system ``m``.
+    expression : ``(m, z) -> a``, or ``(m, z, p) -> a`` with a parameter, over the number system ``m``; for
+        :func:`difflab.register_activation` it may be a SymPy expression.
     value, derivative, second_derivative : scalar float64 rules of ``(z)``, or ``(z, p)``; derivatives are with respect
-        to z. Without a rule for the second derivative there is no Hessian.
+        to z. Without a second derivative, differences of slopes stand for it.
     value_ulp, derivative_ulp, second_derivative_ulp, parameter_derivative_ulp : bound on their error over ``domain``,
         in ulp of the exact result (the smallest positive float, where that is subnormal).
     known_values : triples (argument, value, derivative) from the closed form, with the parameter at ``start``.
@@ -353,7 +354,7 @@ _SILU = Activation(
     float32_worst=((1.0551777436365873e-42, 0.5), (5.960464477539063e-08, 0.5)),
 )
 
-_ROWS = (
+ROWS = (
     Activation(
         "identity",
         expression=lambda m, z: z,
@@ -497,4 +498,4 @@ _ROWS = (
     ),
 )
 
-ACTIVATIONS = {row.name: row for row in _ROWS}
+ACTIVATIONS = {row.name: row for row in ROWS}

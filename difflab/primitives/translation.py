@@ -48,7 +48,15 @@ def _is_known(part: Any) -> bool:
     if part.is_Function:
         name = type(part).__name__
         return name in (*FUNCTIONS, "erf", "Abs") or (name == "Max" and 0 in part.args and len(part.args) == 2)
-    return bool(part.is_Symbol or part.is_Rational or part.is_Float or part.is_Add or part.is_Mul)
+    if part.is_Number:
+        return _is_exact(part)
+    return bool(part.is_Symbol or part.is_Add or part.is_Mul)
+
+
+def _is_exact(number: Any) -> bool:
+    """Whether floats hold it: a Float, or numerator and denominator of a rational number."""
+    parts = (number.p, number.q) if number.is_Rational else (number,)
+    return all(part == float(part) for part in parts)
 
 
 def _value(part: Any, m: NumberSystem, known: dict[str, Array]) -> Array:

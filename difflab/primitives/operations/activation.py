@@ -32,7 +32,7 @@ def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int,
     row, width = _row(instruction), instruction.width
     reverse = rule_operations(row.derivative) + 1
     if instruction.parameters:
-        reverse += rule_operations(row.parameter_derivative) + 2
+        reverse += rule_operations(row.parameter_derivative) + 1
     return width * rule_operations(row.value), width * reverse
 
 

@@ -14,7 +14,7 @@ def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], para
 
 
 def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int, int]:
-    return instruction.width, 2 * instruction.width
+    return instruction.width, 0
 
 
 def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
@@ -25,4 +25,4 @@ def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, 
     return Bars([(bar, bar_error), (bar, bar_error)], [])
 
 
-ADD = Operation("add", _primal, "entry", _operations, _forward_error, _reverse_error, is_linear=True)
+ADD = Operation("add", _primal, "entry", _operations, _forward_error, _reverse_error, shift="passed", is_linear=True)

@@ -36,4 +36,6 @@ def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, 
     return Bars([(bar @ weight, a_bar_error)], [of_weight, of_bias][: 1 + len(bias)])
 
 
-AFFINE = Operation("affine", _primal, "sample", _operations, _forward_error, _reverse_error, is_linear=True)
+AFFINE = Operation(
+    "affine", _primal, "sample", _operations, _forward_error, _reverse_error, shift="passed", is_linear=True
+)

@@ -16,7 +16,7 @@ def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], para
 
 
 def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int, int]:
-    return 2 * instruction.width, 3 * instruction.width
+    return 2 * instruction.width, 2 * instruction.width
 
 
 def _scale(instruction: Instruction, rounded: Rounded) -> np.ndarray:
@@ -32,4 +32,6 @@ def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, 
     return Bars([(bar * scale, (bar_error + 3 * rounded.unit * np.abs(bar)) * scale), None], [])
 
 
-DROPOUT = Operation("dropout", _primal, "entry", _operations, _forward_error, _reverse_error, is_linear=True)
+DROPOUT = Operation(
+    "dropout", _primal, "entry", _operations, _forward_error, _reverse_error, constants=("p",), is_linear=True
+)

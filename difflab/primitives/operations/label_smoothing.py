@@ -28,5 +28,12 @@ def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, 
 
 
 LABEL_SMOOTHING = Operation(
-    "label_smoothing", _primal, "entry", _operations, _forward_error, _reverse_error, is_linear=True
+    "label_smoothing",
+    _primal,
+    "entry",
+    _operations,
+    _forward_error,
+    _reverse_error,
+    constants=("s", "classes"),
+    is_linear=True,
 )

@@ -24,7 +24,7 @@ def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], para
 
 def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int, int]:
     """Products of all other inputs by products from the left and from the right."""
-    return widths[0] - instruction.width, 4 * widths[0]
+    return widths[0], 3 * widths[0]
 
 
 def _products(factors: np.ndarray, without: tuple[int, ...]) -> np.ndarray:

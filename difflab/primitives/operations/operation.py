@@ -67,11 +67,15 @@ class Operation:
     reach : which entries of an input an entry of the value depends on: the same ``"entry"``, all of the same
         ``"sample"``, or the same ``"column"``, that is, one unit in all samples of the batch.
     operations : ``(instruction, widths of the inputs) -> (forward, reverse)``: sums, products, powers and calls for
-        one sample; in reverse with the cotangents of all inputs but x.
+        one sample; in reverse with the cotangents of all inputs but x. Signs, comparisons, and adding what was found
+        to a cotangent or to the gradient count nothing.
     forward_error : ``(instruction, rounded) -> error``: a first-order bound of what roundings do to the value.
     reverse_error : ``(instruction, rounded, bar, bar_error) -> bars``: likewise for cotangents.
     kinks : ``(instruction, inputs, parameters) -> distances``: arrays that are 0 where there is no derivative, each
         (batch, any), or of any shape if the operation is a total.
+    constants : names of the constants of an instruction, in their order; some stand for one number per unit.
+    shift : what becomes of a constant that is added to a unit in all samples: ``"removed"``, or ``"passed"`` on; None
+        where it is neither. If it is either, the last parameter of the width of the value is such a shift itself.
     is_linear : whether the value is linear in its inputs, up to a constant.
     is_total : whether the value is one number for the whole batch that is added to the loss.
     """
@@ -83,6 +87,8 @@ class Operation:
     forward_error: Callable[[Instruction, Rounded], np.ndarray]
     reverse_error: Callable[[Instruction, Rounded, np.ndarray, np.ndarray], Bars]
     kinks: Kinks = lambda instruction, inputs, parameters: []
+    constants: tuple[str, ...] = ()
+    shift: Literal["removed", "passed"] | None = None
     is_linear: bool = False
     is_total: bool = False
 

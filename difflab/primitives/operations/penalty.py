@@ -1,7 +1,7 @@
 """l1 sum |w| + l2 / 2 sum w**2 over one weight, added once to the loss of the batch.
 
-The gradient of the second part is l2 w, weight decay [Goodfellow, Bengio, Courville 2016, 7.1; lecture notes 002,
-slide 28].
+The gradient of the second part is l2 w, weight decay [Goodfellow, Bengio, Courville 2016, 7.1]; lecture notes 002,
+slide 28, name both penalties without a formula.
 """
 
 from __future__ import annotations
@@ -42,4 +42,14 @@ def _kinks(instruction: Instruction, inputs: list[Array], parameters: list[Array
     return parameters if instruction.constants[0] else []
 
 
-PENALTY = Operation("penalty", _primal, "entry", _operations, _forward_error, _reverse_error, _kinks, is_total=True)
+PENALTY = Operation(
+    "penalty",
+    _primal,
+    "entry",
+    _operations,
+    _forward_error,
+    _reverse_error,
+    _kinks,
+    constants=("l1", "l2"),
+    is_total=True,
+)

@@ -16,7 +16,7 @@ def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], para
 
 def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int, int]:
     n = instruction.width
-    return 4 * n - 1, 4 * n - 1
+    return 4 * n - 1, 5 * n - 1
 
 
 def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,9 @@ def register_activation(row: Activation) -> None:
     """
     if not isinstance(row, Activation):
         raise TypeError(f"register_activation takes a difflab.Activation, got {row!r}")
+    wrong = [rule for rule in _scalar_rules(row) if not isinstance(rule, FunctionType)]
+    if wrong:
+        raise TypeError(f"rules of {row.name!r} must be plain functions, got {wrong[0]!r}; write def ...")
     if not (isinstance(row.name, str) and row.name.isidentifier()) or row.name in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise ValueError(f"name must be an identifier that is not taken ({known}), got {row.name!r}")
@@ -49,7 +53,28 @@ def register_activation(row: Activation) -> None:
     if not callable(row.expression) or hasattr(row.expression, "free_symbols"):
         row = dataclasses.replace(row, expression=formula(row.expression, symbols))
     check(row)
+    _check_compiles(row)
     ACTIVATIONS[row.name] = row
+
+
+def _scalar_rules(row: Activation) -> list[Callable[..., float]]:
+    rules = (row.value, row.derivative, row.second_derivative, row.parameter_derivative)
+    return [rule for rule in rules if rule is not None]
+
+
+def _check_compiles(row: Activation) -> None:
+    """One rule that Numba cannot compile would take back-propagation from every network."""
+    # Here and not above: importing numba takes longer than most commands.
+    from difflab.kernels.target import compiled_rule
+
+    for rule in _scalar_rules(row):
+        try:
+            compiled_rule(rule)(*([0.5] if row.parameter is None else [0.5, row.start]))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"rules of {row.name!r} must be plain Python on math that Numba compiles, got {rule.__name__}: {reason}"
+            ) from error
 
 
 def check(row: Activation) -> None:
@@ -66,6 +91,7 @@ def check(row: Activation) -> None:
         for p in parameters:
             for what, rule, truth, bound in _rules(row, points, p):
                 _check_rule(row, what, rule, points, p, truth, bound)
+            _check_range(row, points, p)
 
 
 def _points(row: Activation) -> np.ndarray:
@@ -82,8 +108,14 @@ def _rules(row: Activation, points: np.ndarray, p: float | None) -> list[_Check]
     """Each rule with the balls of what it stands for and the bound of its error in ulp."""
     z = SERIES.line(BALLS.array(points), np.ones(len(points), object))
     rest = [] if p is None else [np.array([p])]
-    along = row.expression(SERIES, z, *map(SERIES.array, rest))
-    values = row.expression(BALLS, BALLS.array(points), *map(BALLS.array, rest))
+    try:
+        along = row.expression(SERIES, z, *map(SERIES.array, rest))
+        values = row.expression(BALLS, BALLS.array(points), *map(BALLS.array, rest))
+    except (ValueError, ZeroDivisionError) as error:
+        reach = f"from {points.min():g} to {points.max():g}"
+        raise ValueError(
+            f"expression of {row.name!r} must have a value at every argument {reach}, got: {error}; state its domain"
+        ) from error
     rules: list[_Check] = [
         ("value", row.value, values, row.value_ulp),
         ("derivative", row.derivative, coefficient(along, 1), row.derivative_ulp),
@@ -99,11 +131,19 @@ def _rules(row: Activation, points: np.ndarray, p: float | None) -> list[_Check]
     return rules
 
 
+def _check_range(row: Activation, points: np.ndarray, p: float | None) -> None:
+    low, high = row.range
+    for z in points.tolist():
+        value = row.value(z) if p is None else row.value(z, p)
+        if not low <= value <= high:
+            raise ValueError(f"range of {row.name!r} must hold its values, got {value!r} at {z!r} outside {row.range}")
+
+
 def _check_rule(
     row: Activation, what: str, rule: Any, points: np.ndarray, p: float | None, truth: Array, bound: float
 ) -> None:
     arguments = [(float(z),) if p is None else (float(z), p) for z in points]
-    got = [float(rule(*at)) for at in arguments[: len(truth)]]
+    got = [_called(row, what, rule, at) for at in arguments[: len(truth)]]
     errors = [_ulps(number, exact) for number, exact in zip(got, truth, strict=True)]
     worst = max(range(len(errors)), key=errors.__getitem__)
     if not errors[worst] <= bound:
@@ -113,6 +153,15 @@ def _check_rule(
             f"{what} of {row.name!r} must be within {bound:g} ulp of its expression, got {got[worst]!r} at ({at}), "
             f"where the expression has {expected!r}; mend the rule, or state the {what}_ulp it can keep"
         )
+
+
+def _called(row: Activation, what: str, rule: Any, at: tuple[float, ...]) -> float:
+    try:
+        return float(rule(*at))
+    except (ArithmeticError, ValueError) as error:
+        raise ValueError(
+            f"{what} of {row.name!r} must be a number at {at}, got {type(error).__name__}: {error}"
+        ) from error
 
 
 def _ulps(got: float, exact: Any) -> float:
