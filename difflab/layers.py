@@ -41,11 +41,6 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         """A short word for it in the name of a network."""
         return type(self).__name__.lower()
 
-    @property
-    def n_masks(self) -> int:
-        """How many drawn values it needs."""
-        return 0
-
     def is_probability(self) -> bool:
         """Whether all its outputs lie between 0 and 1."""
         return False
@@ -202,7 +197,7 @@ class Multiply(Layer, frozen=True):
     def lower(self, lowering: Lowering, a: int) -> int:
         """One instruction."""
         if lowering.widths[a] % self.units:
-            raise ValueError(f"units of Multiply must divide its {lowering.widths[a]} inputs, got {self.units}")
+            raise lowering.misfit(f"units of Multiply must divide its {lowering.widths[a]} inputs, got {self.units}")
         lowering.name("multiply")
         return lowering.append("multiply", (a,), self.units)
 
@@ -250,7 +245,9 @@ class BatchNorm(Layer, frozen=True):
         if self.mean is None or self.variance is None:
             return lowering.append("batch_norm", (a,), width, parameters=(gamma, beta), constants=(self.eps,))
         if len(self.mean) != width:
-            raise ValueError(f"statistics of BatchNorm must be one for each of {width} units, got {len(self.mean)}")
+            raise lowering.misfit(
+                f"statistics of BatchNorm must be one for each of {width} units, got {len(self.mean)}"
+            )
         constants = (self.eps, *self.mean, *self.variance)
         return lowering.append("batch_norm_inference", (a,), width, parameters=(gamma, beta), constants=constants)
 
@@ -263,35 +260,35 @@ class Dropout(Layer, frozen=True):
     Parameters
     ----------
     p : probability that an entry is left out, from 0 up to, but not including, 1
-    seed : of ``numpy.random.default_rng``, whose ``random((batch, width)) >= p`` is the mask
+    seed : of ``numpy.random.default_rng``, whose ``random((batch, width)) >= p`` is the mask; required in training,
+        where layers of one width and seed would have one mask
     training : whether it is the training form
     """
 
     p: float
-    seed: int = 0
+    seed: int | None = None
     training: bool = True
 
     def __post_init__(self) -> None:
         self._set(p=checked_number(self.p, "p of Dropout"))
         if not 0 <= self.p < 1:
             raise ValueError(f"p of Dropout must be from 0 to below 1, got {self.p!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise ValueError(f"seed of Dropout must be an integer, 0 or more, got {self.seed!r}")
-        self._set(seed=int(self.seed))
         _check_bool(self.training, "training of Dropout")
+        if self.seed is not None:
+            self._set(seed=_checked_seed(self.seed))
+        elif self.training:
+            raise ValueError(
+                "seed of Dropout must be given in training, got none; pass one, such as seed=1, that no other Dropout "
+                "has, or training=False"
+            )
 
     def lower(self, lowering: Lowering, a: int) -> int:
         """One instruction that reads a drawn value, in the training form."""
         lowering.name("dropout")
-        if not self.training:
+        if not self.training or self.seed is None:
             return a
         mask = lowering.mask(lowering.widths[a], self.p, self.seed)
         return lowering.append("dropout", (a, mask), lowering.widths[a], constants=(self.p,))
-
-    @property
-    def n_masks(self) -> int:
-        """One in the training form."""
-        return int(self.training)
 
     @property
     def label(self) -> str:
@@ -322,7 +319,7 @@ class Residual(Layer, frozen=True):
         end = lower_all(self.layers, lowering, a)
         width = lowering.widths[end]
         if not self.project and width != lowering.widths[a]:
-            raise ValueError(
+            raise lowering.misfit(
                 f"the layers of Residual must keep its width of {lowering.widths[a]}, got {width}; end with "
                 f"Dense({lowering.widths[a]}), or pass project=True"
             )
@@ -332,11 +329,6 @@ class Residual(Layer, frozen=True):
     @property
     def label(self) -> str:
         return f"res({'-'.join(layer.label for layer in self.layers)})"
-
-    @property
-    def n_masks(self) -> int:
-        """Those of its layers."""
-        return sum(layer.n_masks for layer in self.layers)
 
 
 AnyLayer = Dense | Maxout | Elementwise | Softmax | Multiply | BatchNorm | Dropout | Residual
@@ -360,8 +352,8 @@ def checked_layers(layers: Iterable[Any], what: str) -> tuple[AnyLayer, ...]:
 
 def lower_all(layers: tuple[AnyLayer, ...], lowering: Lowering, a: int) -> int:
     """One layer after the other."""
-    for layer in layers:
-        a = layer.lower(lowering, a)
+    for index, layer in enumerate(layers):
+        a = lowering.layer(layer, index, a)
     return a
 
 
@@ -372,6 +364,12 @@ def count(layers: tuple[AnyLayer, ...]) -> int:
 
 def _depth(layer: Layer) -> int:
     return 1 + max(map(_depth, layer.layers)) if isinstance(layer, Residual) else 0
+
+
+def _checked_seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed of Dropout must be an integer, 0 or more, got {seed!r}")
+    return int(seed)
 
 
 def _check_bool(value: Any, what: str) -> None:

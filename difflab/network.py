@@ -14,7 +14,7 @@ import numpy as np
 from difflab.errors import known
 from difflab.initialisation import INITIALISATIONS
 from difflab.layers import AnyLayer, Dense, checked_layers, checked_units, count, lower_all
-from difflab.lowering import Lowering
+from difflab.lowering import Lowering, Record
 from difflab.primitives.losses import LOSSES
 from difflab.program import INPUTS, TARGETS, Parameter, Program
 
@@ -39,6 +39,7 @@ class MLP:
     reduction : ``"mean"`` or ``"sum"`` of the losses of the samples
     l1, l2 : strengths of the penalties, 0 or more
     label_smoothing : share s of the weight of a target that goes to all C classes alike: y (1 - s) + s / C
+    initialisation : a name in ``INITIALISATIONS``, how :meth:`init` draws weights
 
     Raises
     ------
@@ -53,12 +54,14 @@ class MLP:
     l1: float = 0.0
     l2: float = 0.0
     label_smoothing: float = 0.0
+    initialisation: str = "glorot_uniform"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", checked_layers(self.layers, "layers"))
         object.__setattr__(self, "n_inputs", checked_units(self.n_inputs, "n_inputs"))
         known(self.loss, LOSSES, "loss")
         known(self.reduction, REDUCTIONS, "reduction")
+        known(self.initialisation, INITIALISATIONS, "initialisation")
         if count(self.layers) > MAX_LAYERS:
             raise ValueError(f"a network must have from 1 to {MAX_LAYERS} layers, got {count(self.layers)}")
         self._check_terms()
@@ -79,11 +82,16 @@ class MLP:
             raise ValueError(
                 f"label_smoothing must be 0 for {self.loss}, got {self.label_smoothing}; it is for {names}"
             )
-        if row.outputs == (0.0, 1.0) and not self.layers[-1].is_probability():
+        if row.outputs == (0.0, 1.0) and not self._last().is_probability():
             raise ValueError(
-                f"{self.loss} takes probabilities, got outputs of {self.layers[-1]}; end with Softmax() or an "
+                f"{self.loss} takes probabilities, got outputs of {self._last()}; end with Softmax() or an "
                 "activation 'sigmoid', or use a cross-entropy, which takes logits"
             )
+
+    def _last(self) -> AnyLayer:
+        """The layer that makes the outputs: those after it are lowered to nothing."""
+        making = [record.layer for record in self.lowered if record.made and not record.depth]
+        return (making or self.layers)[-1]
 
     @classmethod
     def dense(
@@ -117,7 +125,7 @@ class MLP:
 
     @cached_property
     def _lowering(self) -> Lowering:
-        lowering = Lowering(widths={INPUTS: self.n_inputs}, n_masks=sum(layer.n_masks for layer in self.layers))
+        lowering = Lowering(widths={INPUTS: self.n_inputs})
         a = lower_all(self.layers, lowering, INPUTS)
         lowering.widths[TARGETS] = lowering.widths[a]
         target = TARGETS
@@ -136,7 +144,12 @@ class MLP:
     def program(self) -> Program:
         """The Wengert list of the network."""
         made = self._lowering
-        return Program(tuple(made.instructions), self.n_inputs, self.n_outputs, self.reduction, tuple(made.masks))
+        return Program(made.numbered(), self.n_inputs, self.n_outputs, self.reduction, tuple(made.masks))
+
+    @property
+    def lowered(self) -> tuple[Record, ...]:
+        """What every layer became, those within a residual layer after it."""
+        return tuple(self._lowering.records)
 
     @property
     def n_outputs(self) -> int:
@@ -168,18 +181,19 @@ class MLP:
         index = np.unravel_index(i - parameter.offset, parameter.shape)
         return f"{parameter.name}[{','.join(map(str, index))}]"
 
-    def init(self, seed: int | np.random.Generator = 0, scheme: str = "glorot_uniform") -> np.ndarray:
+    def init(self, seed: int | np.random.Generator = 0, scheme: str | None = None) -> np.ndarray:
         """Initial parameters: weights drawn by a scheme, biases 0, gammas 1, learnable activations where they start.
 
         Parameters
         ----------
         seed : of ``numpy.random.default_rng``, or a generator
-        scheme : a name in ``INITIALISATIONS``
+        scheme : a name in ``INITIALISATIONS``, if not the network's own
 
         Returns
         -------
         theta : (n_params,) float64
         """
+        scheme = self.initialisation if scheme is None else scheme
         row = INITIALISATIONS[known(scheme, INITIALISATIONS, "initialisation")]
         rng = np.random.default_rng(seed)
         theta = np.empty(self.n_params)

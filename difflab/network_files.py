@@ -17,11 +17,10 @@ from difflab.documents import MAX_MESSAGE, InvalidFile, Lines, Place, Problem, f
 from difflab.errors import known
 from difflab.files import write_atomically
 from difflab.initialisation import INITIALISATIONS
-from difflab.layers import KINDS, AnyLayer, Layer, checked_units, count
-from difflab.lowering import Lowering, activation_and_parameter
-from difflab.network import MAX_LAYERS, MLP, REDUCTIONS
+from difflab.layers import KINDS, AnyLayer, Layer, checked_units
+from difflab.lowering import Misfit, activation_and_parameter
+from difflab.network import MLP, REDUCTIONS
 from difflab.primitives.losses import LOSSES
-from difflab.program import INPUTS
 
 
 FULL_FORM = ("inputs", "layers")
@@ -63,7 +62,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     l1: float = MLP.l1
     l2: float = MLP.l2
     label_smoothing: float = MLP.label_smoothing
-    init: str = "glorot_uniform"
+    init: str = MLP.initialisation
     data: str | None = None
 
     def __post_init__(self) -> None:
@@ -74,7 +73,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def build(self) -> MLP:
         """The network itself; raises what ``MLP`` raises."""
-        terms = {name: getattr(self, name) for name in TERMS}
+        terms = {name: getattr(self, name) for name in TERMS} | {"initialisation": self.init}
         if self.layers is not None and self.inputs is not None:
             return MLP(checked_units(self.inputs, "inputs"), self.layers, **terms)
         dense = MLP.dense(self.widths or [], str(self.hidden), self.loss, str(self.output))
@@ -126,7 +125,8 @@ _TEXTS: dict[str, Callable[[dict[str, Any]], str]] = {
 def as_table(net: MLP) -> dict[str, Any]:
     """A network in full form; what has its default is left out."""
     terms = {name: getattr(net, name) for name in TERMS if getattr(net, name) != getattr(MLP, name)}
-    return {"inputs": net.n_inputs, "layers": [layer_table(layer) for layer in net.layers]} | terms
+    start = {"init": net.initialisation} if net.initialisation != MLP.initialisation else {}
+    return {"inputs": net.n_inputs, "layers": [layer_table(layer) for layer in net.layers]} | terms | start
 
 
 def layer_table(layer: Layer) -> dict[str, Any]:
@@ -250,7 +250,8 @@ def _problems_of_whole(network: Network, entry: dict[str, Any], place: Place, li
     try:
         net = network.build()
     except (ValueError, TypeError) as error:
-        yield _misfit(network, str(error), entry, place, lines)
+        at = (*place, *_blamed(error, entry))
+        yield Problem(line_of(at, lines), f"{spelled(at)}: {error}"[:MAX_MESSAGE])
         return
     size = DIGIT_SIZES[network.data] ** 2 if network.data else 0
     if size and (net.n_inputs, net.n_outputs) != (size, N_DIGITS):
@@ -259,26 +260,8 @@ def _problems_of_whole(network: Network, entry: dict[str, Any], place: Place, li
         yield Problem(line_of((*place, form), lines), f"{spelled((*place, form))}: {message}")
 
 
-def _misfit(network: Network, message: str, entry: dict[str, Any], place: Place, lines: Lines) -> Problem:
-    """What the network itself says, at the layer that does not fit, or at the field that it speaks of."""
-    form = "layers" if network.layers else "widths"
-    at: Place = (*place, *(_named(message, entry) or (form,)))
-    index = _first_misfit(network)
-    if index is not None:
-        at = (*place, form, index)
-    return Problem(line_of(at, lines), f"{spelled(at)}: {message}"[:MAX_MESSAGE])
-
-
-def _first_misfit(network: Network) -> int | None:
-    """The first layer that cannot follow those before it."""
-    layers = network.layers or ()
-    if count(layers) > MAX_LAYERS or not network.inputs or network.inputs < 1:
-        return None
-    lowering = Lowering({INPUTS: network.inputs}, n_masks=sum(layer.n_masks for layer in layers))
-    a = INPUTS
-    for index, layer in enumerate(layers):
-        try:
-            a = layer.lower(lowering, a)
-        except ValueError:
-            return index
-    return None
+def _blamed(error: Exception, entry: dict[str, Any]) -> Place:
+    """The layer that does not fit, or the field that the network speaks of."""
+    if isinstance(error, Misfit):
+        return tuple(part for index in error.place for part in ("layers", index))
+    return _named(str(error), entry) or ("widths" if entry.get("layers") is None else "layers",)

@@ -6,19 +6,19 @@ import dataclasses
 import itertools
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from difflab.counting import primal_operations, sweep_operations
-from difflab.layers import AnyLayer, Layer
-from difflab.lowering import Lowering
+from difflab.layers import Layer
+from difflab.lowering import Record
 from difflab.network import MLP
 from difflab.network_files import TERMS, layer_table
 from difflab.primitives.activations import ACTIVATIONS
-from difflab.primitives.operations import INPUTS, OPERATIONS
+from difflab.primitives.operations import OPERATIONS
 from difflab.program import Instruction, Program
 
 
@@ -68,78 +68,29 @@ class StepRow:
 # --- layers
 
 
-class _Noted(Layer, frozen=True):
-    """A layer that notes what another one is lowered to."""
-
-    layer: Any
-    notes: list[Any]
-    depth: int = 0
-
-    def lower(self, lowering: Lowering, a: int) -> int:
-        note = _Note(self.layer, self.depth, _next_name(lowering, self.layer), range(len(lowering.instructions)))
-        self.notes.append(note)
-        end = self._with_notes_within().lower(lowering, a)
-        note.made = range(len(note.made), len(lowering.instructions))
-        note.width = lowering.widths[end]
-        return end
-
-    def _with_notes_within(self) -> Layer:
-        if "layers" not in self.layer.__struct_fields__:
-            return self.layer
-        within = tuple(_Noted(layer, self.notes, self.depth + 1) for layer in self.layer.layers)
-        return msgspec.structs.replace(self.layer, layers=within)
-
-    @property
-    def n_masks(self) -> int:
-        return self.layer.n_masks
-
-
-@dataclass
-class _Note:
-    layer: AnyLayer
-    depth: int
-    name: str
-    made: range
-    width: int = 0
-
-
-def _next_name(lowering: Lowering, layer: Layer) -> str:
-    """What the layer will be called, asked of a copy."""
-    copy = dataclasses.replace(lowering, counts=Counter(lowering.counts))
-    return copy.name(_kind(layer), getattr(layer, "share", None))
-
-
-def _kind(layer: Layer) -> str:
-    return str(layer.__struct_config__.tag)
-
-
 def layer_rows(net: MLP) -> list[LayerRow]:
     """Every layer, those within residual layers after these."""
-    notes: list[_Note] = []
-    lowering = Lowering({INPUTS: net.n_inputs}, n_masks=len(net.program.masks))
-    a = INPUTS
-    for layer in net.layers:
-        a = _Noted(layer, notes).lower(lowering, a)
     seen: set[str] = set()
-    return [_layer_row(note, _own(note, notes), lowering, seen) for note in notes]
+    return [_layer_row(record, net, seen) for record in net.lowered]
 
 
-def _own(note: _Note, notes: list[_Note]) -> list[int]:
-    """The instructions of a layer but for those of the layers within it."""
-    return [i for i in note.made if not any(i in other.made for other in notes if other.depth > note.depth)]
-
-
-def _layer_row(note: _Note, own: list[int], lowering: Lowering, seen: set[str]) -> LayerRow:
-    steps = [lowering.instructions[i] for i in own]
+def _layer_row(record: Record, net: MLP, seen: set[str]) -> LayerRow:
+    steps = [net.program.instructions[i] for i in _own(record, net.lowered)]
     slices = {parameter.name: parameter.size for step in steps for parameter in step.parameters}
     new = {name: size for name, size in slices.items() if name not in seen}
     seen.update(new)
     counted, shared = sum(new.values()), sum(slices.values()) - sum(new.values())
-    flops = sum(_multiply_adds(step, lowering.widths) for step in steps)
-    return LayerRow(note.name, _kind(note.layer), note.depth, what(note.layer), note.width, counted, shared, flops)
+    flops = sum(_multiply_adds(step, net.program.widths) for step in steps)
+    kind = str(record.layer.__struct_config__.tag)
+    return LayerRow(record.name, kind, record.depth, what(record.layer), record.width, counted, shared, flops)
 
 
-def _multiply_adds(step: Instruction, widths: dict[int, int]) -> int:
+def _own(record: Record, records: Sequence[Record]) -> list[int]:
+    """Where the instructions of a layer are, but for those of the layers within it."""
+    return [i for i in record.made if not any(i in other.made for other in records if other.depth > record.depth)]
+
+
+def _multiply_adds(step: Instruction, widths: Sequence[int]) -> int:
     if step.operation != "affine":
         return 0
     return OPERATIONS[step.operation].operations(step, tuple(widths[i] for i in step.inputs))[0]
@@ -219,23 +170,24 @@ def step_rows(program: Program) -> list[StepRow]:
     ]
 
 
-CONSTANTS: dict[str, tuple[str, ...]] = {
-    "dropout": ("p",),
-    "label_smoothing": ("s", "classes"),
-    "penalty": ("l1", "l2"),
-    "batch_norm": ("eps",),
-    "batch_norm_inference": ("eps",),
-}
-"""What the first constants of an operation are called."""
-
-
 def function_text(row: StepRow) -> str:
     """The function of an instruction with its constants: ``elu, alpha 0.5`` or ``p 0.5``."""
-    names = CONSTANTS.get(row.operation, ())
-    if row.operation == "activation":
-        names = (str(ACTIVATIONS[str(row.function)].parameter),)
-    said = [f"{name} {number(value)}" for name, value in zip(names, row.constants, strict=False)]
+    said = [f"{name} {_numbers(values)}" for name, values in _constants(row)]
     return ", ".join([*([row.function] if row.function else []), *said])
+
+
+def _constants(row: StepRow) -> Iterator[tuple[str, Sequence[float]]]:
+    """Constants by their names; where there are more than names, the last names have one for each unit."""
+    names, numbers = _constant_names(row), iter(row.constants)
+    n_wide = (len(row.constants) - len(names)) // max(1, row.width - 1)
+    for i, name in enumerate(names):
+        yield name, list(itertools.islice(numbers, row.width if i >= len(names) - n_wide else 1))
+
+
+def _constant_names(row: StepRow) -> tuple[str, ...]:
+    if row.operation == "activation" and row.constants:
+        return (str(ACTIVATIONS[str(row.function)].parameter),)
+    return OPERATIONS[row.operation].constants
 
 
 def parameter_texts(program: Program) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -85,7 +86,17 @@ def test_parameters_depend_on_the_seed_and_the_scheme_alone(scheme):
 
 
 def test_glorot_uniform_is_the_default():
+    assert MIXED.initialisation == "glorot_uniform"
     assert (MIXED.init(3) == MIXED.init(3, "glorot_uniform")).all()
+
+
+@every_scheme
+def test_a_network_has_a_scheme_of_its_own(scheme):
+    net = dataclasses.replace(MIXED, initialisation=scheme)
+    assert (net.init(3) == MIXED.init(3, scheme)).all()
+    assert (net.init(3, "he_normal") == MIXED.init(3, "he_normal")).all()
+    assert (net == MIXED) == (scheme == "glorot_uniform")
+    assert str(net) == str(MIXED)
 
 
 @every_scheme
@@ -119,6 +130,10 @@ def test_a_shared_weight_is_drawn_once():
 def test_an_unknown_scheme_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match="^unknown initialisation 'he_norm'; known: .*; did you mean 'he_normal'"):
         NET.init(0, "he_norm")
+    with pytest.raises(ValueError, match="^unknown initialisation ''; known: "):
+        NET.init(0, "")
+    with pytest.raises(ValueError, match="^unknown initialisation 'he_norm'; known: .*; did you mean 'he_normal'"):
+        dataclasses.replace(NET, initialisation="he_norm")
 
 
 @pytest.mark.parametrize("hidden", ["tanh", "relu", "softsign", "gelu"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import difflab as dl
 from difflab.layers import BATCH_NORM_EPS, KINDS, MAX_DEPTH, MAX_UNITS, activation_and_parameter
+from difflab.lowering import Misfit
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
 from difflab.program import INPUTS, TARGETS, Instruction, Mask, Parameter
@@ -185,6 +187,12 @@ def test_masks_come_before_what_is_made_in_the_order_of_their_layers():
     assert [step.inputs for step in program.instructions] == [(INPUTS, 2), (4,), (5, 3), (6,), (5, 7), (8, TARGETS)]
 
 
+def test_smoothing_and_penalties_read_past_the_masks():
+    net = dl.MLP(2, [dl.Dropout(0.5, 1), D(2)], label_smoothing=0.1, l2=1)
+    steps = net.program.instructions
+    assert [step.inputs for step in steps] == [(INPUTS, MASK), (3,), (TARGETS,), (4, 5), ()]
+
+
 def test_a_dropout_in_inference_draws_nothing():
     assert regression(2, D(2), dl.Dropout(0.5, training=False)).program.masks == ()
 
@@ -283,7 +291,7 @@ LABELS = {
     "3-maxout 2x4-1": (3, [dl.Maxout(2, 4), D(1)]),
     "3-elu(0.5)-1": (3, [dl.Elementwise("elu(0.5)"), D(1)]),
     "4-multiply 2": (4, [dl.Multiply(2)]),
-    "3-batchnorm-dropout 0.25-softmax": (3, [dl.BatchNorm(), dl.Dropout(0.25), dl.Softmax()]),
+    "3-batchnorm-dropout 0.25-softmax": (3, [dl.BatchNorm(), dl.Dropout(0.25, 1), dl.Softmax()]),
     "3-res(4-3)-2": (3, [dl.Residual([D(4), D(3)]), D(2)]),
 }
 
@@ -452,6 +460,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "seed of Dropout must be an integer, 0 or more, got 1.0",
     ),
+    "a seed that is a truth value": (
+        lambda: dl.Dropout(0.5, False, training=False),
+        ValueError,
+        "seed of Dropout must be an integer, 0 or more, got False",
+    ),
+    "a dropout in training without a seed": (
+        lambda: dl.Dropout(0.5),
+        ValueError,
+        "seed of Dropout must be given in training, got none; pass one, such as seed=1, that no other Dropout has, or "
+        "training=False",
+    ),
     "training": (
         lambda: dl.Dropout(0.5, training=1),
         TypeError,
@@ -537,7 +556,7 @@ def test_numbers_of_numpy_are_numbers(layer, plain):
 
 # --- layers are values
 
-ALL = [D(2), dl.Maxout(2), dl.Elementwise("tanh"), dl.Softmax(), dl.Multiply(1), dl.BatchNorm(), dl.Dropout(0.5)]
+ALL = [D(2), dl.Maxout(2), dl.Elementwise("tanh"), dl.Softmax(), dl.Multiply(1), dl.BatchNorm(), dl.Dropout(0.5, 1)]
 ALL.append(dl.Residual(ALL.copy()))
 
 
@@ -563,7 +582,7 @@ def test_a_list_of_layers_is_kept_as_a_tuple():
 PROBABILITIES = [D(2, "sigmoid"), dl.Softmax(), dl.Elementwise("sigmoid")]
 NO_PROBABILITIES = [
     *(D(2), D(2, "relu"), D(2, "tanh"), dl.Elementwise("softplus"), dl.Maxout(2), dl.Multiply(1), dl.BatchNorm()),
-    *(dl.Dropout(0.5), dl.Residual([dl.Softmax()])),
+    *(dl.Dropout(0.5, 1), dl.Residual([dl.Softmax()])),
 ]
 takes_probabilities = pytest.mark.parametrize("loss", [name for name, row in LOSSES.items() if row.outputs == (0, 1)])
 
@@ -583,6 +602,68 @@ def test_a_loss_of_probabilities_refuses_all_others(loss, layer):
     )
     with pytest.raises(ValueError, match=f"^{exactly(sentence)}$"):
         dl.MLP(2, [D(2), layer], loss)
+
+
+NOTHING = [dl.Dropout(0.5, training=False), dl.Elementwise("identity")]
+"""What is lowered to nothing."""
+
+
+@takes_probabilities
+@pytest.mark.parametrize("layer", PROBABILITIES, ids=str)
+def test_what_is_lowered_to_nothing_leaves_probabilities_as_they_are(loss, layer):
+    net, plain = (dl.MLP(2, [D(2), layer, *rest], loss) for rest in (NOTHING, ()))
+    assert net.program == plain.program
+
+
+@takes_probabilities
+@pytest.mark.parametrize("layers", [[dl.Softmax(), D(2)], [dl.Residual([dl.Softmax()])], []], ids=str)
+def test_what_is_lowered_to_nothing_makes_no_probabilities(loss, layers):
+    named = (layers or NOTHING)[-1]
+    with pytest.raises(ValueError, match=f"^{exactly(f'{loss} takes probabilities, got outputs of {named}; ')}"):
+        dl.MLP(2, [*layers, *NOTHING], loss)
+
+
+# --- records
+
+
+def test_every_layer_is_on_record_in_the_order_of_the_network():
+    inner, skip = D(2, "tanh", share="w"), dl.Residual([dl.Dropout(0.5, 1), D(2)])
+    around = dl.Residual([dl.Softmax(), skip], project=True)
+    net = regression(3, inner, dl.Dropout(0.5, training=False), around, dl.Multiply(1))
+    found = [(r.layer, r.name, r.place, r.depth, r.made, r.width) for r in net.lowered]
+    assert found == [
+        (inner, "w", (0,), 0, range(2), 2),
+        (dl.Dropout(0.5, training=False), "dropout1", (1,), 0, range(2, 2), 2),
+        (around, "residual1", (2,), 0, range(2, 8), 2),
+        (dl.Softmax(), "softmax1", (2, 0), 1, range(2, 3), 2),
+        (skip, "residual2", (2, 1), 1, range(3, 6), 2),
+        (dl.Dropout(0.5, 1), "dropout2", (2, 1, 0), 2, range(3, 4), 2),
+        (D(2), "dense2", (2, 1, 1), 2, range(4, 5), 2),
+        (dl.Multiply(1), "multiply1", (3,), 0, range(8, 9), 1),
+    ]
+    operations = [step.operation for step in net.program.instructions]
+    assert operations == "affine activation softmax dropout affine add affine add multiply loss".split()
+
+
+MISFITS = {
+    (1,): [D(3), dl.Multiply(2)],
+    (0,): [dl.BatchNorm([0.0], [1.0])],
+    (2,): [D(2, share="w"), D(3), D(2, share="w")],
+    (1, 0, 1): [D(3), dl.Residual([dl.Residual([D(4), dl.Multiply(3)])])],
+    (0, 1): [dl.Residual([D(2), dl.Residual([dl.Softmax(), D(3)])])],
+    (0, 0): [dl.Residual([dl.Residual([D(3)]), D(2)])],
+    (1, 1): [D(2, share="w"), dl.Residual([dl.Residual([D(2)]), dl.Maxout(2, share="w"), D(1)]), D(1)],
+}
+
+
+@pytest.mark.parametrize("place", MISFITS, ids=str)
+def test_a_layer_that_does_not_fit_is_named_by_its_place(place):
+    with pytest.raises(Misfit) as raised:
+        regression(2, *MISFITS[place])
+    assert raised.value.place == place
+    assert isinstance(raised.value, ValueError)
+    again = pickle.loads(pickle.dumps(raised.value))  # noqa: S301
+    assert (str(again), again.place) == (str(raised.value), place)
 
 
 # --- penalties and smoothing

@@ -32,8 +32,11 @@ NETS = {
     "multiply": MLP(6, [Multiply(3), Dense(2)]),
     "batch norm": MLP(2, [BatchNorm(eps=5e-324), BatchNorm((0.1, -1e300), (math.pi, 0.0)), Dense(1)]),
     "dropout": MLP(3, [Dropout(1 / 3, seed=2**70), Dropout(0.0, training=False), Dense(2)]),
-    "residual": MLP(3, [Residual([Dropout(0.1), Dense(5), Residual([Dense(5, "relu")])], project=True), Dense(2)]),
+    "residual": MLP(
+        3, [Residual([Dropout(0.1, seed=0), Dense(5), Residual([Dense(5, "relu")])], project=True), Dense(2)]
+    ),
     "deep": MLP(3, [nested(MAX_DEPTH)]),
+    "initialisation": MLP(3, [Dense(2)], initialisation="he_normal"),
     "long": MLP(3, [Dense(3, "tanh")] * 60),
 }
 
@@ -105,6 +108,13 @@ def test_a_declaration_says_how_to_start_and_which_data_to_read(file):
     assert (declared.hidden, declared.output) == ("tanh", "identity")
 
 
+@pytest.mark.parametrize("form", ["widths = [4, 10]", 'inputs = 4\nlayers = [{ kind = "dense", units = 10 }]'])
+def test_a_network_is_initialised_as_its_file_says(file, form):
+    net = read_network(file(f'init = "he_normal"\n{form}\n'))
+    assert net == MLP(4, [Dense(10)], initialisation="he_normal")
+    assert (net.init(5) == MLP(4, [Dense(10)]).init(5, "he_normal")).all()
+
+
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
@@ -157,7 +167,15 @@ MISTAKES = [
     ('kind = "dropout", ', "", 6, "layers[1].layers[0].kind is required; known: batchnorm"),
     ("p = 0.5", "p = 1", 6, "layers[1].layers[0]: p of Dropout must be from 0 to below 1, got 1.0"),
     ("p = 0.5", "p = nan", 6, "p of Dropout must be finite, got nan"),
+    ("p = 0.5, seed = 1", "p = 0.5", 6, "layers[1].layers[0]: seed of Dropout must be given in training, got none"),
     ("p = 0.5", "prob = 0.5", 6, "layers[1].layers[0]: unknown field 'prob'; known: p, seed, training"),
+    ('"squared_error"', '"squared_error"\ninit = "he"', 3, "init: unknown initialisation 'he'; known: glorot_normal"),
+    (
+        'kind = "dropout", p = 0.5, seed = 1',
+        'kind = "multiply", units = 2',
+        6,
+        "layers[1].layers[0]: units of Multiply",
+    ),
     ("units = 3 }", "units = 4 }", 5, "layers[1]: the layers of Residual must keep its width of 3, got 4"),
     (
         '{ kind = "dense", units = 2 }',

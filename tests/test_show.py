@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from test_network_files import NETS
 
-from difflab import MLP, BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, diagram, summary
+from difflab import MLP, BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax, diagram, summary
 from difflab.network_files import as_table, write_network
 
 
@@ -101,6 +101,36 @@ def test_the_program_is_listed_with_what_it_reads():
     dropout = next(row for row in summary.step_rows(MIXED.program) if row.operation == "dropout")
     assert dropout.reads[1] == "mask 1"
     assert summary.function_text(dropout) == "p 0.25"
+
+
+CONSTANTS = {
+    "a constant of the function": ([Elementwise("elu(0.5)")], "elu, alpha 0.5"),
+    "a learnable one is a parameter": ([Elementwise("prelu(0.5)")], "prelu"),
+    "one number": ([BatchNorm(eps=0.5)], "eps 0.5"),
+    "a number for each unit": ([BatchNorm((1, 2, 0.5), (4, 5, 6), eps=0.5)], "eps 0.5, mean 1 2 0.5, variance 4 5 6"),
+    "a number for one unit": ([Multiply(1), BatchNorm((1,), (4,), eps=0.5)], "eps 0.5, mean 1, variance 4"),
+    "none": ([Softmax()], ""),
+}
+
+
+@pytest.mark.parametrize("case", CONSTANTS)
+def test_an_instruction_says_its_constants_by_their_names(case):
+    layers, said = CONSTANTS[case]
+    *_, last, _ = summary.step_rows(MLP(3, layers, "squared_error").program)
+    assert summary.function_text(last) == said
+
+
+def test_smoothing_and_penalties_say_their_constants():
+    found = summary.step_rows(MLP(3, [Dense(3)], label_smoothing=0.25, l1=2, l2=0.5).program)
+    assert [summary.function_text(row) for row in found] == [
+        *("", "s 0.25, classes 3", "softmax_cross_entropy", "l1 2, l2 0.5"),
+    ]
+
+
+def test_many_numbers_are_told_from_others_by_a_digest():
+    net = MLP(5, [BatchNorm((1,) * 5, (4,) * 5)], "squared_error")
+    text = summary.function_text(summary.step_rows(net.program)[0])
+    assert re.fullmatch(r"eps 1e-05, mean of 5 numbers #\w{8}, variance of 5 numbers #\w{8}", text)
 
 
 def test_a_network_in_short_counts_what_repeats_and_tells_networks_apart():
