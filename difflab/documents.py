@@ -68,15 +68,18 @@ def parse(path: Path) -> tuple[Table, Lines]:
         text = content.decode()
         table = _from_json(text) if is_json else tomllib.loads(text)
     except RecursionError:
-        table = None
+        table = _TOO_DEEP
     except ValueError as error:
         line = re.search(r"line (\d+)", str(error))
         raise InvalidFile(path, [Problem(int(line[1]) if line else 1, f"not {language}: {error}")]) from error
-    if table is None or _is_too_deep(table):
+    if table is _TOO_DEEP or _is_too_deep(table):
         raise InvalidFile(path, [Problem(1, f"tables and arrays must be nested at most {MAX_NESTING} deep, got more")])
     if not isinstance(table, dict):
         raise InvalidFile(path, [Problem(1, f"must be a table, got {type(table).__name__}; write {{...}}")])
     return table, _Scanner.of(text, ":" if is_json else "=").lines
+
+
+_TOO_DEEP = object()
 
 
 def _content(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,11 +25,28 @@ def _select(conditions: list[Any], choices: list[Any], default: Any) -> Any:
 
 
 def _sqrt(z: Any) -> Any:
-    """NumPy's own takes no integer beyond 64 bits, as exact constants have."""
-    return np.sqrt(np.asarray(z, np.float64))
+    """NumPy's own takes no integer beyond 64 bits, as exact constants have; overflowed squares have no root."""
+    z = np.asarray(z, np.float64)
+    return np.sqrt(np.where(np.isinf(z), np.nan, z))
 
 
-MODULES = [{"select": _select, "sqrt": _sqrt}, "scipy", "numpy"]
+class _Joined:
+    """A logical function whose ``reduce`` takes conditions of the batch beside plain ones, unlike NumPy's own."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def reduce(self, conditions: tuple[Any, ...]) -> Any:
+        return functools.reduce(self.function, conditions)
+
+
+FUNCTIONS = {
+    "select": _select,
+    "sqrt": _sqrt,
+    "logical_or": _Joined(np.logical_or),
+    "logical_and": _Joined(np.logical_and),
+}
+MODULES = [FUNCTIONS, "scipy", "numpy"]
 """Where generated code finds its functions."""
 
 RECURSION_LIMIT = 20_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -236,6 +236,8 @@ class BatchNorm(Layer, frozen=True):
                     f"mean and variance of BatchNorm must be as many, and no variance negative, got {self.mean} and "
                     f"{self.variance}"
                 )
+            if not math.isfinite(max(self.variance) + self.eps):
+                raise ValueError(f"variance of BatchNorm must be finite with eps added, got {max(self.variance)!r}")
 
     def lower(self, lowering: Lowering, a: int) -> int:
         """One instruction of either form."""
@@ -391,6 +393,6 @@ def checked_number(value: Any, what: str) -> float:
 
 
 def _numbers(values: Any, what: str) -> tuple[float, ...]:
-    if not isinstance(values, Iterable):
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
         raise TypeError(f"{what} must be a list of numbers, got {values!r}")
     return tuple(checked_number(value, what) for value in values)

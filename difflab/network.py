@@ -59,9 +59,8 @@ class MLP:
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", checked_layers(self.layers, "layers"))
         object.__setattr__(self, "n_inputs", checked_units(self.n_inputs, "n_inputs"))
-        known(self.loss, LOSSES, "loss")
-        known(self.reduction, REDUCTIONS, "reduction")
-        known(self.initialisation, INITIALISATIONS, "initialisation")
+        for name, table in (("loss", LOSSES), ("reduction", REDUCTIONS), ("initialisation", INITIALISATIONS)):
+            object.__setattr__(self, name, str(known(getattr(self, name), table, name)))
         if count(self.layers) > MAX_LAYERS:
             raise ValueError(f"a network must have from 1 to {MAX_LAYERS} layers, got {count(self.layers)}")
         self._check_terms()
@@ -73,7 +72,7 @@ class MLP:
         for name in ("l1", "l2", "label_smoothing"):
             number, most = getattr(self, name), 1 if name == "label_smoothing" else math.inf
             is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
-            if not is_number or not 0 <= number < most or number > sys.float_info.max:
+            if not is_number or not 0 <= number < most or int(number) > sys.float_info.max:
                 raise ValueError(f"{name} must be a number from 0 to below {most:g}, got {number!r}")
             object.__setattr__(self, name, float(number))
         row = LOSSES[self.loss]

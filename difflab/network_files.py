@@ -13,7 +13,18 @@ import msgspec
 import tomli_w
 
 from difflab.datasets import DIGIT_SIZES, N_DIGITS
-from difflab.documents import MAX_MESSAGE, InvalidFile, Lines, Place, Problem, field_problems, line_of, parse, spelled
+from difflab.documents import (
+    MAX_FILE_BYTES,
+    MAX_MESSAGE,
+    InvalidFile,
+    Lines,
+    Place,
+    Problem,
+    field_problems,
+    line_of,
+    parse,
+    spelled,
+)
 from difflab.errors import known
 from difflab.files import write_atomically
 from difflab.initialisation import INITIALISATIONS
@@ -111,9 +122,14 @@ def read_declaration(path: Path) -> Network:
 def write_network(net: MLP, path: str | Path) -> None:
     """Write a network, as TOML or JSON by the suffix, such that :func:`read_network` gives an equal one."""
     path = Path(path)
+    if not isinstance(net, MLP):
+        raise TypeError(f"write_network takes a difflab.MLP, got {net!r}")
     if path.suffix not in _TEXTS:
         raise ValueError(f"a network file must end with {' or '.join(_TEXTS)}, got {path.name!r}")
-    write_atomically(path, _TEXTS[path.suffix](as_table(net)).encode())
+    content = _TEXTS[path.suffix](as_table(net)).encode()
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"a network file must have at most {MAX_FILE_BYTES} bytes, got {len(content)} for {net}")
+    write_atomically(path, content)
 
 
 _TEXTS: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -117,8 +117,21 @@ def _check_content(header: _Header, content: dict[str, np.ndarray]) -> None:
     status = content["status"]
     if status.shape != (net.n_params,) or not set(status.tolist()) <= {ROUNDED, ENCLOSED, KINK}:
         raise ValueError(f"status {status.shape}; must hold {net.n_params} statuses")
+    if header.conventions != CONVENTIONS or not 0 <= header.bits <= 2**24:
+        raise ValueError(f"conventions or {header.bits} bits that this version does not write")
+    _check_bounds(content, status == ROUNDED)
     if any(content[name].shape != () or content[name].dtype != np.float64 for name in SCALARS):
         raise ValueError("a value that is no float64")
+
+
+def _check_bounds(content: dict[str, np.ndarray], is_rounded: np.ndarray) -> None:
+    """Bounds in order, and the nearest float of a proven entry between them."""
+    for low, nearest, high, which in (
+        (content["lower"], content["gradient"], content["upper"], is_rounded),
+        (content["value_lower"], content["value"], content["value_upper"], np.isfinite(content["value"])),
+    ):
+        if not ((low <= high) & (~which | ((low <= nearest) & (nearest <= high)))).all():
+            raise ValueError("bounds that do not hold what they bound")
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -47,8 +47,14 @@ def register_activation(row: Activation) -> None:
     if not (isinstance(row.name, str) and row.name.isidentifier()) or row.name in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise ValueError(f"name must be an identifier that is not taken ({known}), got {row.name!r}")
+    if row.parameter in ("weight", "bias"):
+        raise ValueError(f"parameter of {row.name!r} must not be called as that of a layer, got {row.parameter!r}")
+    if not row.domain[0] < min(row.domain[1], REACH) or row.domain[1] < -REACH:
+        raise ValueError(f"domain of {row.name!r} must hold numbers between -{REACH:g} and {REACH:g}, got {row.domain}")
     if row.is_learnable and not (row.parameter and row.parameter_derivative):
         raise ValueError(f"learnable {row.name} must have a parameter and a parameter_derivative; give both")
+    if not hasattr(row.expression, "free_symbols") and not callable(row.expression):
+        raise TypeError(f"expression must be a SymPy expression or a function (m, z), got {row.expression!r}")
     symbols = ("z", row.parameter) if row.parameter else ("z",)
     if not callable(row.expression) or hasattr(row.expression, "free_symbols"):
         row = dataclasses.replace(row, expression=formula(row.expression, symbols))

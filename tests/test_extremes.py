@@ -11,7 +11,7 @@ import pytest
 
 import difflab as dl
 from difflab.backends.certified import ENCLOSED, ROUNDED, Enclosure
-from difflab.discrepancy import _absolute_error
+from difflab.discrepancy import _absolute_error, relative_in_norm
 from difflab.primitives.activations import ACTIVATIONS
 
 
@@ -304,3 +304,32 @@ def test_a_zero_that_only_a_proof_could_show_is_enclosed():
     assert (status == ENCLOSED).all()
     assert (lower < 0).all()
     assert (upper > 0).all()
+
+
+def normalised(weight):
+    """Samples whose spread before the batch norm is of the order of ``weight``."""
+    net = dl.MLP(1, [dl.Dense(1), dl.BatchNorm(), dl.Dense(1)], loss="squared_error")
+    x, y = np.array([[1.0], [-1.0], [0.5]]), np.array([[1.0], [2.0], [3.0]])
+    return net, np.array([weight, 0.0, 1.0, 0.0, 1.0, 0.0]), x, y
+
+
+@pytest.mark.parametrize("weight", [5e-324, 1e-160, 1e-150, 1e-20, 1e20, 1e150])
+@pytest.mark.parametrize("backend", [dl.Backprop(), dl.FiniteDifference("complex")], ids=repr)
+def test_no_spread_is_too_small_or_large_for_a_batch_norm(backend, weight):
+    net, *arguments = normalised(weight)
+    value, gradient = dl.value_and_gradient(net, *arguments, backend)
+    truth = dl.reference_gradient(net, *arguments)
+    # Some ten operations for each of the figures, which are of order 100 at most.
+    assert abs(value - truth.value) <= 100 * 2.0**-52
+    assert relative_in_norm(gradient - truth.gradient, truth.gradient) <= 100 * 2.0**-52
+
+
+def test_overflowed_squares_are_no_answer_of_symbolic():
+    net, *arguments = normalised(1e200)
+    with pytest.raises(dl.NotFinite):
+        dl.value_and_gradient(net, *arguments, dl.Symbolic())
+
+
+def test_statistics_whose_sum_overflows_are_refused():
+    with pytest.raises(ValueError, match="must be finite with eps added"):
+        dl.BatchNorm((0.0,), (1.797e308,), eps=1e307)

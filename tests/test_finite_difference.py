@@ -253,3 +253,25 @@ def test_theta_is_as_before(scheme):
     read_only.setflags(write=False)
     dl.FiniteDifference(scheme).prepare(net).value_and_gradient(read_only, x, y)
     assert read_only.tobytes() == before
+
+
+@pytest.mark.parametrize("scheme", ["forward", "central"])
+@pytest.mark.parametrize("z", [20.0, 30.0])
+def test_the_noise_of_a_saturated_probability_is_predicted(scheme, z):
+    net = dl.MLP(1, [dl.Dense(1, "sigmoid")], loss="binary_cross_entropy")
+    arguments = np.array([z, 0.0]), np.ones((1, 1)), np.full((1, 1), 0.5)
+    prepared = dl.FiniteDifference(scheme).prepare(net)
+    _, gradient = prepared.value_and_gradient(*arguments)
+    truth = dl.reference_gradient(net, *arguments)
+    assert (np.abs(gradient - truth.gradient) <= prepared.predicted_error(*arguments)).all()
+
+
+@pytest.mark.parametrize("n", [8, 20])
+@pytest.mark.parametrize("backend", [dl.FiniteDifference(), dl.FiniteDifference("complex", step=1e-4)], ids=repr)
+def test_a_parameter_that_is_used_many_times_is_predicted(n, backend):
+    net = dl.MLP(1, [dl.Dense(1, share="a", bias=False)] * n, loss="squared_error")
+    arguments = np.array([1.1]), np.ones((1, 1)), np.zeros((1, 1))
+    prepared = backend.prepare(net)
+    _, gradient = prepared.value_and_gradient(*arguments)
+    truth = dl.reference_gradient(net, *arguments)
+    assert (np.abs(gradient - truth.gradient) <= prepared.predicted_error(*arguments)).all()

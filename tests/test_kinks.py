@@ -266,3 +266,18 @@ def test_elu_has_no_kink_where_both_slopes_are_one(backend):
     _, gradient = prepared.value_and_gradient(*case.arguments)
     assert truth.lower.tolist() == truth.upper.tolist() == [4.0, 2.0, 0.0, 1.0]
     assert (np.abs(gradient - truth.gradient) <= prepared.predicted_error(*case.arguments)).all()
+
+
+def test_a_kink_right_behind_the_samples_is_no_obstacle():
+    net = dl.MLP(1, [dl.Elementwise("relu"), dl.Dense(1, "relu")], loss="squared_error")
+    truth = dl.reference_gradient(net, np.zeros(2), np.zeros((1, 1)), np.ones((1, 1)))
+    assert truth.status.tolist() == ["rounded", "kink"]
+    assert (truth.lower[1], truth.upper[1]) == (-1.0, 0.0)
+
+
+def test_the_square_of_a_complex_step_tips_no_later_kink():
+    """The first unit's output has a real part of second order in the step, which a kink at 0 must not see."""
+    net = dl.MLP(1, [dl.Dense(1, "elu"), dl.Dense(1, "relu", bias=False)], loss="squared_error")
+    arguments = np.array([1.0, 0.0, -1.0]), np.zeros((1, 1)), np.ones((1, 1))
+    for backend in (dl.FiniteDifference("complex"), dl.Backprop(), dl.Symbolic(), dl.Certified()):
+        assert dl.value_and_gradient(net, *arguments, backend)[1].tolist() == [0.0, 0.0, 0.0], backend

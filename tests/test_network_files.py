@@ -4,8 +4,10 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 
+import difflab as dl
 from difflab import MLP, BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
 from difflab.documents import MAX_FILE_BYTES, InvalidFile, parse
 from difflab.layers import KINDS, MAX_DEPTH
@@ -304,3 +306,26 @@ def test_residual_layers_beyond_the_depth_are_refused(file):
 def test_an_endless_file_is_not_read_to_its_end(tmp_path):
     (tmp_path / "net.toml").symlink_to("/dev/zero")
     assert problems_of(tmp_path / "net.toml") == [(1, f"must have at most {MAX_FILE_BYTES} bytes, got more")]
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path):
+    n = 60_000
+    net = dl.MLP(n, [dl.BatchNorm([0.123456789] * n, [1.123456789] * n), dl.Dense(1)], loss="squared_error")
+    with pytest.raises(ValueError, match="must have at most 1000000 bytes"):
+        dl.write_network(net, tmp_path / "net.toml")
+    with pytest.raises(TypeError, match="takes a difflab.MLP, got 3"):
+        dl.write_network(3, tmp_path / "net.toml")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_null_is_no_table(tmp_path):
+    (tmp_path / "net.json").write_text("null")
+    with pytest.raises(ValueError, match="must be a table, got NoneType"):
+        dl.read_network(tmp_path / "net.json")
+
+
+def test_words_of_numpy_become_plain_ones(tmp_path):
+    net = dl.MLP(2, [dl.Dense(2, str(np.str_("tanh")))], loss=np.str_("squared_error"), l1=np.float32(0.5))
+    dl.write_network(net, tmp_path / "net.json")
+    assert dl.read_network(tmp_path / "net.json") == net
+    assert type(net.loss) is str

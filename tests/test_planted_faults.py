@@ -120,7 +120,7 @@ NETS = {
 }
 
 SLOPE = "p_bar[k] += a_bar[i] * parameter_derivative(np.float64(z[i]), p[k])"
-SOFTMAX = "z_bar[i, k] += a[i, k] * lead"
+SOFTMAX = "z_bar[i, k] += a[i, k] * ((a_bar[i, k] - top) - mean)"
 NORM = "(a_bar[i, j] - share * total - normal * (share * dot))"
 PRODUCT = "z_bar[j * n + k] += before[k] * after"
 WINNER = "z_bar[j * n + _first_largest(z[j * n : (j + 1) * n])] += a_bar[j]"

@@ -301,6 +301,9 @@ HEADERS: dict[str, Callable[[dict], str]] = {
     "a field too many": lambda header: json.dumps({**header, "run": "rm -rf /"}),
     "a field of another type": lambda header: json.dumps({**header, "value": "0.5"}),
     "deep nesting": lambda header: "[" * 100_000,
+    "other conventions": lambda header: json.dumps({**header, "conventions": "weight is (in, out)"}),
+    "impossible bits": lambda header: json.dumps({**header, "bits": 2**60}),
+    "negative bits": lambda header: json.dumps({**header, "bits": -1}),
     "an unknown activation": lambda header: json.dumps(
         with_network(header, layers=[{"kind": "dense", "units": 2, "activation": "__import__('os')"}])
     ),
@@ -390,3 +393,15 @@ def test_a_thousand_damaged_files_are_read_as_written_or_refused(written):
 def test_a_file_that_is_not_there_is_not_called_invalid(tmp_path):
     with pytest.raises(FileNotFoundError):
         reference.read(tmp_path / "nothing.npz")
+
+
+@pytest.mark.parametrize(("name", "number"), [("lower", 1e300), ("upper", -1e300), ("gradient", 1e300)])
+def test_bounds_that_do_not_hold_the_gradient_are_refused(name, number, written):
+    rewrite(written, {f"{name}.npy": npy(np.full(NET.n_params, number))})
+    assert "bounds that do not hold" in complaint(written)
+
+
+@pytest.mark.parametrize(("name", "number"), [("value", 99.0), ("value_lower", 1e9), ("value_upper", -1e9)])
+def test_bounds_that_do_not_hold_the_value_are_refused(name, number, written):
+    rewrite(written, {f"{name}.npy": npy(np.array(number))})
+    assert "bounds that do not hold" in complaint(written)

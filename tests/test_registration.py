@@ -90,7 +90,7 @@ def test_every_backend_has_it_and_networks_prepared_before_stay_right(registered
     expected = before.value_and_gradient(*arguments)
     registered(CUBIC)
     registered(SOFTENED)
-    net = dl.MLP(2, [dl.Dense(3, "cubic"), dl.Dense(3, "softened"), dl.Dense(3, "softened(0.5)"), dl.Dense(2)])
+    net = dl.MLP(2, [dl.Dense(2, "cubic"), dl.Dense(2, "softened"), dl.Dense(2, "softened(0.5)"), dl.Dense(2)])
     for backend in (*dl.BACKENDS.values(), dl.FiniteDifference("complex"), dl.Backprop("float32")):
         error, predicted = judged(net, backend)
         assert error <= min(predicted, 1e-5), backend
@@ -298,3 +298,38 @@ def test_arguments_without_a_value_ask_for_a_domain(registered):
 def test_numbers_that_floats_do_not_hold_are_refused(number):
     with pytest.raises(ValueError, match="expression must be of"):
         formula(number * Z, ("z",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parameter": "bias"}, "must not be called as that of a layer"),
+        ({"domain": (5.0, 2.0)}, "domain of 'softened' must hold numbers"),
+        ({"domain": (100.0, 200.0)}, "domain of 'softened' must hold numbers"),
+        ({"domain": (math.nan, 1.0)}, "domain of 'softened' must hold numbers"),
+        ({"expression": sympy.Integer(3)}, "must depend on z"),
+    ],
+)
+def test_odd_rows_are_refused_in_words(registered, changes, message):
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match=message):
+        registered(replace(SOFTENED, **changes))
+
+
+def test_a_plain_number_is_no_expression(registered):
+    with pytest.raises(TypeError, match="must be a SymPy expression or a function"):
+        registered(dl.Activation("three", 3, cubic_value, cubic_derivative))
+
+
+def hypotenuse(z):
+    return math.hypot(1.0, z)
+
+
+def slope_of_hypotenuse(z):
+    return z / math.hypot(1.0, z)
+
+
+def test_numbers_first_in_a_sum_are_no_obstacle(registered):
+    registered(dl.Activation("hypotenuse", sympy.sqrt(1 + Z**2), hypotenuse, slope_of_hypotenuse))
+    assert judged(dl.MLP.dense([2, 2, 2], hidden="hypotenuse"), dl.Symbolic())[0] < 1e-12

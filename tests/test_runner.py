@@ -204,7 +204,10 @@ label_smoothing = 0.1
 init = "he_normal"
 layers = [
     { kind = "dense", units = 2, activation = "elu(0.5)" },
-    { kind = "residual", layers = [{ kind = "dense", units = 2, activation = "tanh" }, { kind = "dropout", p = 0.5, seed = 1 }] },
+    { kind = "residual", layers = [
+        { kind = "dense", units = 2, activation = "tanh" },
+        { kind = "dropout", p = 0.5, seed = 1 },
+    ] },
     { kind = "dense", units = 10 },
 ]
 """

@@ -314,3 +314,16 @@ def test_every_value_of_the_primal_on_symbols_is_an_expression_of_the_net():
     w0, w1, x0, y0 = sympy.symbols("w0 w1 x0 y0")
     made = program_values(net.program, Symbols(), np.array([w0, w1]), np.array([[x0]]), np.array([[y0]]))
     assert made[-1][0] == (w0 * x0 + w1 - y0) ** 2 / 2
+
+
+def test_conditions_on_parameters_and_on_samples_go_together():
+    layers = [
+        *(dl.Dense(2, "relu", bias=False), dl.Multiply(1), dl.Dense(1, "relu")),
+        *(dl.BatchNorm((0.0,), (2.0,), eps=1.0), dl.Dense(1, "relu")),
+    ]
+    net = dl.MLP(1, layers, loss="squared_error")
+    arguments = np.ones(net.n_params), np.array([[1.0], [2.0]]), np.ones((2, 1))
+    _, gradient = dl.value_and_gradient(net, *arguments, dl.Symbolic())
+    prepared = dl.Symbolic().prepare(net)
+    truth = dl.reference_gradient(net, *arguments)
+    assert (np.abs(gradient - truth.gradient) <= prepared.predicted_error(*arguments)).all()

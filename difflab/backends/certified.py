@@ -210,7 +210,7 @@ def _slope(program: Program, theta: Array, given: list[Array], parts: int, i: in
     tangent[i] = side
     line = SERIES_AHEAD.line(theta, tangent)
     slope = sum((_primal_of_total(program, number, line)[1] for number in program.totals), start=0)
-    x, y, *masks = given
+    x, y, *masks = (_line(SERIES_AHEAD, value, 0) for value in given)
     if len(x):
         losses = values(program, SERIES_AHEAD, line, x, y, masks)[program.losses]
         slope = slope + coefficient(losses, 1).sum() / parts

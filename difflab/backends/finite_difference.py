@@ -20,10 +20,13 @@ from difflab.program import primal
 from difflab.stencils import CENTRAL, FORWARD, Stencil
 
 
-EPS = float(np.finfo(np.float64).eps)
+EPS, TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 STENCILS = {"forward": FORWARD, "central": CENTRAL}
-COMPLEX_STEP = 2.0**-200
-"""So small that its truncation error vanishes, which no difference has to pay for [Squire, Trapp 1998]."""
+COMPLEX_STEP = 2.0**-540
+"""So small that its truncation error vanishes, which no difference has to pay for [Squire, Trapp 1998].
+
+Its square vanishes as well, so that it never tips a number that sits on a kink.
+"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,33 +112,34 @@ class PreparedDifference(_PreparedOnPrimal):
         """Ten times the two errors of the stencil in each entry; kinks within a step are beyond it."""
         steps = np.array([self._step_at(entry) for entry in theta])
         value = max(abs(self.value(theta, x, y, allow_nonfinite=True)), 1.0)
+        noise = max(EPS * value, rounding_errors(self.net, theta, x, y, "float64", textbook=True).value)
         with np.errstate(all="ignore"):
             scales = value * derivative_scales(self.net, theta, x, y, self.stencil.order + 1)
-            errors = self.stencil.truncation_error(steps, scales) + self.stencil.rounding_error(steps, EPS * value)
+            errors = self.stencil.truncation_error(steps, scales) + self.stencil.rounding_error(steps, noise)
         return np.where(np.isnan(errors), np.inf, 10 * errors)
 
 
 def derivative_scales(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
     """The scale of the derivative of order ``k`` with respect to each parameter, (n_params,).
 
-    Such a derivative carries the k-th power of what the parameter is multiplied by, which is known, and of what
-    later operations amplify it by, at most the product of their gains.
+    Such a derivative carries the k-th power of what the parameter is multiplied by, in all of its uses together, and of
+    what later operations amplify it by, at most the product of their gains.
     """
     made, each = gains(net, theta, x, y)
-    scales, program = np.zeros(net.n_params), net.program
+    program = net.program
     amplified = np.zeros(len(made))
-    amplified[program.losses] = 1.0
+    amplified[[program.losses, *program.totals]] = 1.0
+    uses = {parameter: np.zeros(len(x)) for parameter in net.parameters}
     for (number, step), gain in reversed(list(zip(program.numbered, each, strict=True))):
-        if number in program.totals:
-            amplified[number], reach = 1.0, np.ones(1)
-        else:
-            reach = np.maximum(np.abs(made[step.inputs[0]]).max(axis=1), 1.0) ** k
-        later = max(amplified[number], amplified[number] ** k)
+        later = max(amplified[number], amplified[number] ** (1 / k))
         for parameter in step.parameters:
-            parameter.of(scales)[...] += float(reach.sum()) / program.divisor(len(x)) * later
+            reach = np.abs(made[step.inputs[0]]).max(axis=1) if step.inputs else 1.0
+            uses[parameter] += np.maximum(reach, 1.0) * later
         for value in step.inputs:
-            is_loss = number == program.losses
-            amplified[value] += amplified[number] * (1.0 if is_loss else gain)
+            amplified[value] += amplified[number] * (1.0 if number == program.losses else gain)
+    scales = np.zeros(net.n_params)
+    for parameter, reach in uses.items():
+        parameter.of(scales)[...] = (reach**k).sum() / program.divisor(len(x))
     return scales
 
 
@@ -158,8 +162,10 @@ class PreparedComplexStep(_PreparedOnPrimal):
         return self._value(arguments)
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Roundings, and the term of second order in the step."""
+        """Roundings, ten times the term of second order in the step, and what vanishes below the smallest numbers."""
+        value = max(abs(self.value(theta, x, y, allow_nonfinite=True)), 1.0)
         with np.errstate(all="ignore"):
-            truncation = self.step**2 / 6 * derivative_scales(self.net, theta, x, y, 3)
+            third = value * derivative_scales(self.net, theta, x, y, 3)
+            truncation = 10 * self.step**2 / 6 * third + TINY / self.step
         errors = rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient + truncation
         return np.where(np.isnan(errors), np.inf, errors)

@@ -338,11 +338,9 @@ def _moments(z, j, eps):
     for i in range(z.shape[0]):
         mean += z[i, j]
     mean /= z.shape[0]
-    scale = 0.0
+    scale = np.sqrt(eps)
     for i in range(z.shape[0]):
         scale = max(scale, abs(z[i, j] - mean))
-    if scale == 0.0:
-        scale = 1.0
     squares = 0.0
     for i in range(z.shape[0]):
         squares += ((z[i, j] - mean) / scale) * ((z[i, j] - mean) / scale)

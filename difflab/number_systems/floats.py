@@ -52,9 +52,8 @@ class Floats:
         return np.where(z.real <= 0, z, 0)
 
     def deviation(self, z: Array, c: Array) -> Array:
-        """Scaled, so that squares neither overflow nor vanish."""
-        largest = np.abs(z.real).max(axis=-1)
-        scale = np.where(largest > 0, largest, 1)
+        """Scaled, so that squares neither overflow nor vanish; c must be positive."""
+        scale = np.maximum(np.abs(z.real).max(axis=-1), np.sqrt(np.abs(c)))
         return np.sqrt(np.square(z / scale[..., None]).mean(axis=-1) + c / scale / scale) * scale
 
     def maximum(self, z: Array) -> Array:

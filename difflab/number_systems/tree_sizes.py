@@ -23,15 +23,21 @@ class TreeSize:
         self.operations = operations
 
     def _join(self, other: object) -> TreeSize:
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         return TreeSize(self.operations + 1 + (other.operations if isinstance(other, TreeSize) else 0))
 
     __add__ = __radd__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __rtruediv__ = _join
 
     def __sub__(self, other: object) -> TreeSize:
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         return self if isinstance(other, int) and other == 0 else self._join(other)
 
     def __truediv__(self, other: object) -> TreeSize:
         """A product with a power, or with a rational number."""
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         return TreeSize(self._join(other).operations + (not isinstance(other, int)))
 
     def __neg__(self) -> TreeSize:

@@ -33,6 +33,8 @@ def formula(expression: sympy.Expr, symbols: tuple[str, ...]) -> Callable[..., A
     """
     import sympy
 
+    if not expression.free_symbols:
+        raise ValueError(f"expression must depend on {symbols[0]}, got {expression}")
     strange = {symbol.name for symbol in expression.free_symbols} - set(symbols)
     if strange:
         raise ValueError(f"expression must be in {' and '.join(symbols)}, got {', '.join(sorted(strange))} as well")
@@ -78,7 +80,7 @@ def _value(part: Any, m: NumberSystem, known: dict[str, Array]) -> Array:
 
 
 def _number(m: NumberSystem, number: Any) -> Array:
-    return m.array(np.array(float(number)))
+    return m.array(np.array([float(number)]))
 
 
 def _product(factors: list[Array]) -> Array:
