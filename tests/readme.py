@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import difflab as dl
+from difflab.initialisation import INITIALISATIONS
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
 
@@ -114,6 +115,14 @@ def loss_table() -> str:
     return markdown(["loss", "outputs", "targets", "source"], rows)
 
 
+def initialisation_table() -> str:
+    rows = []
+    for row in INITIALISATIONS.values():
+        shape = "uniform" if row.is_uniform else "normal"
+        rows.append([f"`{row.name}`", shape, f"{row.deviation(64, 32):.4g}", row.source])
+    return markdown(["initialisation", "distribution", "deviation from 64 to 32", "source"], rows)
+
+
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -133,5 +142,6 @@ if __name__ == "__main__":
         "support table": support_table(),
         "activation table": activation_table(),
         "loss table": loss_table(),
+        "initialisation table": initialisation_table(),
     }
     README.write_text(with_parts(README.read_text(), parts))

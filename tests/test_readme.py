@@ -19,6 +19,7 @@ from readme import (
     code_blocks,
     committed_table,
     example_output,
+    initialisation_table,
     loss_table,
     operation_examples,
     part,
@@ -199,7 +200,7 @@ def test_the_network_of_the_readme_is_one():
     assert namespace["theta"].shape == (namespace["net"].n_params,)
 
 
-@pytest.mark.parametrize("name", ["support table", "activation table", "loss table"])
+@pytest.mark.parametrize("name", ["support table", "activation table", "loss table", "initialisation table"])
 def test_tables_of_what_there_is_are_up_to_date(name):
     assert (
         part(TEXT, name)
@@ -207,6 +208,7 @@ def test_tables_of_what_there_is_are_up_to_date(name):
             "support table": support_table,
             "activation table": activation_table,
             "loss table": loss_table,
+            "initialisation table": initialisation_table,
         }[name]()
     )
 
