@@ -227,7 +227,7 @@ def test_a_network_declared_in_full_runs_like_any_other(tmp_path):
         "he_normal",
         "softmax_cross_entropy",
     )
-    name = "4 → 2 elu(0.5) → res(2 tanh → dropout p 0.5) → 10 l2 0.01 label_smoothing 0.1 he_normal"
+    name = "4 → 2 elu(0.5) → res(2 tanh → dropout p 0.5, seed 1) → 10 l2 0.01 label_smoothing 0.1 he_normal"
     assert tables.network_name(row) == name
 
 
