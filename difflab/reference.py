@@ -23,8 +23,8 @@ MAX_FILE_BYTES = 2**32
 """Unpacked size beyond which a file is not opened."""
 
 CONVENTIONS = (
-    "rows of x are samples; weight is (out, in); theta is layer by layer, weight then bias, C order, the projection of a "
-    "residual layer after the layers within; piece p of unit j of a maxout is row j pieces + p; "
+    "rows of x are samples; weight is (out, in); theta is layer by layer, weight then bias, C order, the projection "
+    "of a residual layer after the layers within; piece p of unit j of a maxout is row j pieces + p; "
     "cross-entropies take logits; targets with label smoothing s are y (1 - s) + s / C; penalties are l1 sum |w| + "
     "l2 / 2 sum w**2 over weights, added once; batch norm has the population variance; dropout is a mask / (1 - p), "
     "mask = numpy.random.default_rng(seed).random((batch, width)) >= p; at a kink gradient holds the left slope of an "
