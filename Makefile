@@ -22,7 +22,7 @@ $(READY): pyproject.toml .constraints.txt
 	  { echo "difflab needs Python 3.11 or later, got $$($(PYTHON) --version); set PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=.constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --editable '.[report,data,dev]'
+	  --editable '.[report,data,estimates,dev]'
 	touch $@
 
 clean:

@@ -14,7 +14,7 @@ from difflab.backends import (
     Symbolic,
     Unsupported,
 )
-from difflab.discrepancy import Discrepancy, discrepancy
+from difflab.discrepancy import Discrepancy, discrepancy, rounding_bound
 from difflab.errors import known
 from difflab.layers import BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
 from difflab.network import MLP
@@ -53,6 +53,7 @@ __all__ = [
     "read_network",
     "reference_gradient",
     "register_activation",
+    "rounding_bound",
     "value_and_gradient",
     "write_network",
 ]

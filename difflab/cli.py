@@ -20,7 +20,7 @@ from difflab.terminal import print_json, print_network, print_table, progress
 if TYPE_CHECKING:
     import numpy as np
 
-    from difflab import MLP, Reference
+    from difflab import MLP, Discrepancy, Reference
     from difflab.study.declaration import Study
     from difflab.study.runner import Row
 
@@ -154,13 +154,14 @@ def plot(study: str, results: Path, as_json: bool) -> None:
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the back-end, any number.")
 @click.option("--batch", type=click.IntRange(min=1), help="Only the first rows of the data.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For theta, if DATA has none.")
+@click.option("--thorough", is_flag=True, help="Certify the truth by SymPy and differences too, if it is small.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write everything to this npz file.")
 @json_option
 def gradient(
-    network: Path, data: str, backend: str, options: tuple[str, ...], batch: int | None, seed: int, out: Path | None,
-    as_json: bool,
+    network: Path, data: str, backend: str, options: tuple[str, ...], batch: int | None, seed: int, thorough: bool,
+    out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Gradient of a NETWORK at DATA, with its error against the certified truth.
+    """Gradient of a NETWORK at DATA, with its error against the certified truth and the certificate of that.
 
     NETWORK is a TOML or JSON file with the fields of one [[networks]] entry of a study. DATA is the name of a data
     set, or an npz file with x, y and, if you like, theta.
@@ -176,8 +177,10 @@ def gradient(
     prepared = chosen.prepare(net)
     theta, x, y = _problem(net, data, batch, net.init(seed, declared.init), prepared.dtypes[0])
     value, found = prepared.value_and_gradient(theta, x, y)
-    truth = reference_gradient(net, theta, x, y)
-    error = None if isinstance(chosen, Certified) else discrepancy(found, truth)
+    truth = reference_gradient(net, theta, x, y, thorough)
+    error = None
+    if not isinstance(chosen, Certified):
+        error = discrepancy(found, truth, bound=prepared.predicted_error(theta, x, y))
     if out:
         _write_gradient(out, net, value, found, truth)
     if as_json:
@@ -187,6 +190,8 @@ def gradient(
         click.echo(f"value {value!r}")
         click.echo(f"gradient of norm {_norm(found)!r}" + (f" in {out}" if out else ""))
         click.echo(f"{error or 'certified: this is the truth'}")
+        for route in truth.certificate.routes:
+            click.echo(f"truth by {route}")
     if (truth.status == ENCLOSED).any():
         sys.exit(UNDECIDED)
 
@@ -258,7 +263,8 @@ def _write_gradient(out: Path, net: MLP, value: float, found: np.ndarray, truth:
     from difflab.files import write_atomically
 
     names = np.array([net.name_of(i) for i in range(net.n_params)])
-    certified = {f"certified_{name}": getattr(truth, name) for name in ("gradient", "lower", "upper", "status")}
+    of_truth = ("gradient", "residual", "radius", "lower", "upper", "status")
+    certified = {f"certified_{name}": getattr(truth, name) for name in of_truth}
     buffer = io.BytesIO()
     np.savez(buffer, theta=truth.theta, x=truth.x, y=truth.y, value=value, gradient=found, names=names, **certified)
     write_atomically(out, buffer.getvalue())
@@ -273,10 +279,29 @@ def _print_gradient(net: MLP, method: str, value: float, found: np.ndarray, trut
         "method": method,
         "value": value,
         "gradient": [float(g) for g in found],
-        "certified": {"value": truth.value, "gradient": truth.gradient.tolist(), "status": truth.status.tolist()},
-        "error": msgspec.to_builtins(error),
+        "certified": {
+            "value": truth.value,
+            "gradient": truth.gradient.tolist(),
+            "status": truth.status.tolist(),
+            "certificate": msgspec.to_builtins(truth.certificate.routes),
+        },
+        "error": error and _summary(error),
     }
     print_json(document)
+
+
+def _summary(error: Discrepancy) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "arithmetic": error.arithmetic,
+        "error_relative": error.error_relative,
+        "error_ulp_median": error.error_ulp_median,
+        "error_ulp_max": error.error_ulp_max,
+        "percentiles_ulp": {str(percent): ulp for percent, ulp in error.percentiles_ulp.items()},
+        "is_within_bound": error.is_within_bound,
+        "worst": msgspec.to_builtins(error.worst),
+    }
 
 
 def _norm(gradient: np.ndarray) -> float:

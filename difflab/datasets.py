@@ -10,7 +10,7 @@ import numpy as np
 from difflab.errors import MissingExtra, known
 
 
-DIGIT_SIZES = {"digits-8x8": 8, "digits-4x4": 4, "digits-2x2": 2}
+DIGIT_SIZES = {"digits-28x28": 28, "digits-8x8": 8, "digits-4x4": 4, "digits-2x2": 2}
 N_DIGITS = 10
 N_SAMPLES = 1797
 
@@ -40,7 +40,7 @@ def load(name: str) -> Dataset:
     """One of the data sets in ``DIGIT_SIZES``.
 
     The 1797 handwritten digits bundled with scikit-learn (UCI Optical Recognition of Handwritten Digits, test set
-    [Alpaydin, Kaynak 1998]), 8 x 8 pixels, or pooled to 4 x 4 or 2 x 2 by means of square blocks.
+    [Alpaydin, Kaynak 1998]), 8 x 8 pixels, or pooled to 4 x 4 or 2 x 2 by means of square blocks, or enlarged to 28 x 28.
 
     Raises
     ------
@@ -55,7 +55,8 @@ def load(name: str) -> Dataset:
     except ImportError as error:
         raise MissingExtra("data", "scikit-learn") from error
     images, classes = load_digits(return_X_y=True)
-    pixels = pooled(images.reshape(-1, 8, 8), size)
+    resized = pooled if size <= 8 else enlarged
+    pixels = resized(images.reshape(-1, 8, 8), size)
     return Dataset(name, standardised(pixels), classes.astype(np.int64), N_DIGITS)
 
 
@@ -69,6 +70,15 @@ def pooled(images: np.ndarray, size: int) -> np.ndarray:
     """Images (n, 8, 8) pooled to rows (n, size * size) by the means of square blocks."""
     block = images.shape[1] // size
     return images.reshape(-1, size, block, size, block).mean(axis=(2, 4)).reshape(len(images), -1)
+
+
+def enlarged(images: np.ndarray, size: int) -> np.ndarray:
+    """Images (n, 8, 8) enlarged to rows (n, size * size) by bilinear interpolation between the centres of pixels."""
+    from scipy.ndimage import zoom
+
+    factor = size / images.shape[1]
+    grown = zoom(images, (1, factor, factor), order=1, mode="nearest", grid_mode=True)
+    return grown.reshape(len(images), -1)
 
 
 def standardised(x: np.ndarray) -> np.ndarray:

@@ -7,22 +7,42 @@ from dataclasses import dataclass
 import numpy as np
 
 from difflab.backends.certified import KINK, Enclosure
+from difflab.backends.rounding import rounding_errors
+from difflab.errors import known
+from difflab.number_systems import FORMATS
+from difflab.reference import Reference
 
 
 N_WORST = 5
+PERCENTS = (50, 90, 99, 100)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a gradient beside the truth; ``error_ulp`` in ulp of the gradient's dtype at the truth."""
+    """One entry of a gradient beside the truth.
+
+    Attributes
+    ----------
+    name : like ``"dense2.weight[3,1]"``.
+    got, truth : the number judged, and the float64 nearest to the truth.
+    lower, upper : proven bounds of the truth.
+    error_ulp : in ulp of the arithmetic, at the truth.
+    error_per_bound : in units of the bound that was given, or None.
+    """
 
     name: str
     got: float
     truth: float
+    lower: float
+    upper: float
     error_ulp: float
+    error_per_bound: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.name} = {self.got!r}, truth {self.truth!r}, {self.error_ulp:.3g} ulp"
+        is_wide = self.upper > np.nextafter(self.lower, np.inf)
+        within = f" in [{self.lower!r}, {self.upper!r}]" if is_wide else ""
+        bound = "" if self.error_per_bound is None else f", {self.error_per_bound:.2g} of its bound"
+        return f"{self.name} = {self.got!r}, truth {self.truth!r}{within}, {self.error_ulp:.3g} ulp{bound}"
 
 
 @dataclass(frozen=True)
@@ -31,65 +51,107 @@ class Discrepancy:
 
     Attributes
     ----------
+    arithmetic : the format whose ulp is meant.
+    error : (n_params,) distance of each entry from the truth; at a kink, from the one-sided derivatives and what lies
+        between them, or from the convention; infinite where it is NaN.
     error_relative : norm of the error divided by the norm of the truth.
-    error_ulp_median, error_ulp_max : over all entries; infinite where an entry is NaN.
+    error_ulp : (n_params,) of each entry, in ulp of the arithmetic at the truth.
+    error_per_bound : (n_params,) in units of the bound of each entry, or None if none was given.
     worst : the entries that are furthest off in ulp, worst first.
     """
 
+    arithmetic: str
+    error: np.ndarray
     error_relative: float
-    error_ulp_median: float
-    error_ulp_max: float
+    error_ulp: np.ndarray
+    error_per_bound: np.ndarray | None
     worst: tuple[Entry, ...]
 
+    @property
+    def error_ulp_median(self) -> float:
+        return float(np.median(self.error_ulp))
+
+    @property
+    def error_ulp_max(self) -> float:
+        return float(self.error_ulp.max())
+
+    @property
+    def percentiles_ulp(self) -> dict[int, float]:
+        """The errors in ulp that 50, 90, 99 and 100 percent of the entries do not exceed."""
+        return percentiles(self.error_ulp)
+
+    @property
+    def is_within_bound(self) -> bool | None:
+        """Whether every entry is within its bound, or None without bounds."""
+        return None if self.error_per_bound is None else bool((self.error_per_bound <= 1).all())
+
     def __str__(self) -> str:
-        return (
-            f"relative error {self.error_relative:.2e}; ulp: median {self.error_ulp_median:.3g}, "
-            f"max {self.error_ulp_max:.3g}; worst: {self.worst[0]}"
-        )
+        said = f"relative error {self.error_relative:.2e}; ulp: median {self.error_ulp_median:.3g}, "
+        said += f"max {self.error_ulp_max:.3g}"
+        if self.error_per_bound is not None:
+            outside = int((self.error_per_bound > 1).sum())
+            said += f"; {outside} of {len(self.error)} entries outside of their bounds" if outside else ""
+            said += "" if outside else f"; at most {self.error_per_bound.max():.2g} of the bound of an entry"
+        return f"{said}; worst: {self.worst[0]}"
 
 
-def discrepancy(gradient: np.ndarray, reference: Enclosure) -> Discrepancy:
+def discrepancy(
+    gradient: np.ndarray, reference: Enclosure, arithmetic: str | None = None, bound: np.ndarray | None = None
+) -> Discrepancy:
     """Measure ``gradient`` against the certified truth at the same arguments.
 
     Parameters
     ----------
-    gradient : (n_params,) float64 or float32
+    gradient : (n_params,) float64, float32, float16 or bfloat16
     reference : what the certified back-end encloses; nothing else can serve as truth
+    arithmetic : the format that errors are counted in the ulp of, if not the gradient's own dtype
+    bound : (n_params,) largest error that each entry may have, as by :func:`rounding_bound`
 
     Raises
     ------
     TypeError
-        If ``reference`` is not certified, or ``gradient`` no floating-point array.
+        If ``reference`` is not certified, or ``gradient`` or ``bound`` no floating-point array.
     ValueError
-        If the shapes differ.
+        If the shapes differ, the arithmetic is unknown, or a bound is negative or NaN.
     """
     if not isinstance(reference, Enclosure):
         kind = type(reference).__name__
         raise TypeError(f"reference must be certified, got {kind}; make one with difflab.reference_gradient")
-    if isinstance(gradient, np.ma.MaskedArray):
-        raise TypeError("gradient must be a plain array, got a masked one; fill the masked entries")
-    gradient = np.asarray(gradient)
-    if gradient.dtype.kind != "f":
-        raise TypeError(f"gradient must be floating-point, got {gradient.dtype}")
-    if gradient.shape != reference.gradient.shape:
-        raise ValueError(f"gradient must have shape {reference.gradient.shape}, got {gradient.shape}")
+    gradient = _checked("gradient", gradient, reference)
+    arithmetic = known(arithmetic or gradient.dtype.name, FORMATS, "arithmetic")
     error = _absolute_error(gradient, reference)
-    error_ulp = _error_ulp(error, reference.gradient, gradient.dtype)
+    error_ulp = _error_ulp(error, reference.gradient, arithmetic)
+    per_bound = None if bound is None else _per_bound(error, _checked("bound", bound, reference))
     worst = np.argsort(-error_ulp, kind="stable")[:N_WORST]
     return Discrepancy(
+        arithmetic=arithmetic,
+        error=error,
         error_relative=relative_in_norm(error, reference.gradient),
-        error_ulp_median=float(np.median(error_ulp)),
-        error_ulp_max=float(error_ulp.max()),
-        worst=tuple(
-            Entry(
-                reference.net.name_of(int(i)),
-                float(gradient[i]),
-                float(reference.gradient[i]),
-                float(error_ulp[i]),
-            )
-            for i in worst
-        ),
+        error_ulp=error_ulp,
+        error_per_bound=per_bound,
+        worst=tuple(_entry(int(i), gradient, reference, error_ulp, per_bound) for i in worst),
     )
+
+
+def rounding_bound(reference: Reference, arithmetic: str) -> np.ndarray:
+    """The error that no entry of a gradient by backprop exceeds if its arithmetic is that of a format, (n_params,).
+
+    A tolerance that is derived and not chosen: see :func:`difflab.enclosures.rounding.rounding_errors` for what it
+    holds for. Arguments must be numbers of that format.
+
+    Parameters
+    ----------
+    reference : the truth with its arguments
+    arithmetic : ``"float64"``, ``"float32"``, ``"float16"`` or ``"bfloat16"``
+    """
+    known(arithmetic, FORMATS, "arithmetic")
+    return rounding_errors(reference.net, reference.theta, reference.x, reference.y, arithmetic).gradient
+
+
+def percentiles(errors: np.ndarray) -> dict[int, float]:
+    """The values that 50, 90, 99 and 100 percent of ``errors`` do not exceed; infinite ones among them."""
+    ordered = np.sort(errors)
+    return {percent: float(ordered[-(-percent * len(ordered) // 100) - 1]) for percent in PERCENTS}
 
 
 def relative_in_norm(error: np.ndarray, truth: np.ndarray) -> float:
@@ -104,6 +166,31 @@ def relative_in_norm(error: np.ndarray, truth: np.ndarray) -> float:
         return float(np.linalg.norm(error / scale) / np.linalg.norm(truth / scale))
 
 
+def _checked(name: str, array: np.ndarray, reference: Enclosure) -> np.ndarray:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a plain array, got a masked one; fill the masked entries")
+    array = np.asarray(array)
+    if array.dtype.name not in FORMATS:
+        raise TypeError(f"{name} must be floating-point, got {array.dtype}; known: {', '.join(FORMATS)}")
+    if array.shape != reference.gradient.shape:
+        raise ValueError(f"{name} must have shape {reference.gradient.shape}, got {array.shape}")
+    return array
+
+
+def _entry(
+    i: int, gradient: np.ndarray, reference: Enclosure, error_ulp: np.ndarray, per_bound: np.ndarray | None
+) -> Entry:
+    return Entry(
+        name=reference.net.name_of(i),
+        got=float(gradient[i]),
+        truth=float(reference.gradient[i]),
+        lower=float(reference.lower[i]),
+        upper=float(reference.upper[i]),
+        error_ulp=float(error_ulp[i]),
+        error_per_bound=None if per_bound is None else float(per_bound[i]),
+    )
+
+
 def _absolute_error(gradient: np.ndarray, reference: Enclosure) -> np.ndarray:
     """Distance from the truth; at a kink, from the one-sided derivatives and what lies between, or the convention."""
     got = gradient.astype(np.float64)
@@ -114,8 +201,19 @@ def _absolute_error(gradient: np.ndarray, reference: Enclosure) -> np.ndarray:
     return np.where(np.isnan(error), np.inf, error)
 
 
-def _error_ulp(error: np.ndarray, truth: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """In units in the last place of ``dtype`` at the truth; infinite where the truth is beyond ``dtype``."""
+def _error_ulp(error: np.ndarray, truth: np.ndarray, arithmetic: str) -> np.ndarray:
+    """In units in the last place of ``arithmetic`` at the truth; infinite where the truth is beyond the format."""
+    ulp = FORMATS[arithmetic].ulp(truth)
     with np.errstate(over="ignore", invalid="ignore"):
-        error_ulp = error / np.spacing(np.abs(truth).astype(dtype)).astype(np.float64)
-    return np.where(np.isnan(error_ulp), np.inf, error_ulp)
+        return np.where(np.isfinite(ulp), error / ulp, np.inf)
+
+
+def _per_bound(error: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """Errors in units of their bounds; no error is within any bound, and any error within an infinite one."""
+    bound = bound.astype(np.float64)
+    if not (bound >= 0).all():
+        i = int((~(bound >= 0)).argmax())
+        raise ValueError(f"bound must not be negative or NaN, got {bound[i]} at bound[{i}]")
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        found = error / bound
+    return np.where((error == 0) | np.isinf(bound), 0.0, found)

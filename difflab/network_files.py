@@ -157,19 +157,22 @@ def layer_table(layer: Layer) -> dict[str, Any]:
 # --- what can be wrong
 
 
-def network_problems(entry: Any, place: Place, lines: Lines) -> Iterator[Problem]:
-    """Problems of every field and layer on its own, and of the whole only if there are none."""
+def network_problems(entry: Any, place: Place, lines: Lines, kind: type[Network] = Network) -> Iterator[Problem]:
+    """Problems of every field and layer on its own, and of the whole only if there are none.
+
+    ``kind`` has the fields that the entry may have.
+    """
     if not isinstance(entry, dict):
-        yield from field_problems(entry, Network, place, lines)
+        yield from field_problems(entry, kind, place, lines)
         return
-    shallow, layers = _apart(entry, Network)
+    shallow, layers = _apart(entry, kind)
     found = [
-        *field_problems(shallow, Network, place, lines),
+        *field_problems(shallow, kind, place, lines),
         *_layers_problems(layers, (*place, "layers"), lines),
         *_problems_of_form(entry, place, lines),
         *_word_problems(entry, place, lines),
     ]
-    yield from found or _problems_of_whole(msgspec.convert(entry, Network), entry, place, lines)
+    yield from found or _problems_of_whole(msgspec.convert(entry, kind), entry, place, lines)
 
 
 def _form_problems(given: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -71,6 +71,16 @@ class Program:
     def losses(self) -> int:
         """The value that holds the loss of each sample."""
         return len(self.widths) - len(self.totals) - 1
+
+    @property
+    def outputs(self) -> int:
+        """The value that the loss reads as the outputs of the network."""
+        return self.instructions[self.losses - self.n_given].inputs[0]
+
+    @cached_property
+    def up_to_outputs(self) -> Program:
+        """The same program without loss and totals; its last value are the outputs."""
+        return replace(self, instructions=self.instructions[: self.outputs - self.n_given + 1])
 
     @cached_property
     def couples_samples(self) -> bool:

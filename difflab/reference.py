@@ -13,12 +13,21 @@ import msgspec
 import numpy as np
 
 from difflab.backends.arguments import checked
-from difflab.backends.certified import ENCLOSED, KINK, ROUNDED, Certified, Enclosure, PreparedCertified
+from difflab.backends.certified import DTYPES, ENCLOSED, KINK, ROUNDED, Certified, Enclosure, PreparedCertified
+from difflab.enclosures.certificate import (
+    N_DIRECTIONS,
+    POWER_SERIES,
+    ROUTES,
+    Certificate,
+    CertificateBroken,
+    certify,
+)
+from difflab.enclosures.derivatives import Point
 from difflab.files import write_atomically
 from difflab.network import MLP
 
 
-FORMAT = "difflab reference 2"
+FORMAT = "difflab reference 3"
 MAX_FILE_BYTES = 2**32
 """Unpacked size beyond which a file is not opened."""
 
@@ -29,11 +38,10 @@ CONVENTIONS = (
     "l2 / 2 sum w**2 over weights, added once; batch norm has the population variance; dropout is a mask / (1 - p), "
     "mask = numpy.random.default_rng(seed).random((batch, width)) >= p; at a kink gradient holds the left slope of an "
     "activation, that of the first largest piece of a maxout, and 0 for |w|; "
-    "the true derivative lies within [lower, upper], near gradient + residual where status is rounded"
+    "the true derivative lies within [lower, upper], within radius of gradient + residual where status is rounded"
 )
-FLOATS = ("float64", "float32")
 SCALARS = ("value", "value_lower", "value_upper")
-ARRAYS = ("theta", "x", "y", *SCALARS, "gradient", "residual", "lower", "upper", "status")
+ARRAYS = ("theta", "x", "y", *SCALARS, "gradient", "residual", "radius", "lower", "upper", "status")
 
 
 class InvalidReference(ValueError):
@@ -49,11 +57,19 @@ class Reference(Enclosure):
     theta : (n_params,)
     x : (batch, n_inputs)
     y : (batch, n_outputs), or class indices (batch,)
+    certificate : the other routes to the gradient that ran when it was made, and how tight they were.
     """
 
     theta: np.ndarray
     x: np.ndarray
     y: np.ndarray
+    certificate: Certificate
+
+    @property
+    def point(self) -> Point:
+        """Where the gradient was taken, with targets in rows."""
+        given = checked(self.net, self.theta, self.x, self.y, DTYPES, allow_nonfinite=True)
+        return Point(self.net.program, *(a.astype(np.float64) for a in (given.theta, given.x, given.y)))
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,27 +77,63 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     network: MLP
     bits: int
     conventions: str
+    certificate: Certificate
 
 
-def reference_gradient(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Reference:
-    """The certified gradient of ``net`` at exactly these floating-point arguments.
+def reference_gradient(
+    net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, thorough: bool = False
+) -> Reference:  # fmt: skip
+    """The certified gradient of ``net`` at exactly these floating-point arguments, with its certificate.
 
     Parameters
     ----------
     theta : (n_params,)
     x : (batch, n_inputs)
     y : (batch, n_outputs), or class indices (batch,)
+    thorough : whether, beside power series along random directions, central differences and SymPy's derivatives are to
+        certify the gradient entry by entry, where the network is small enough for them
+
+    Raises
+    ------
+    CertificateBroken
+        If another route contradicts the gradient; then one of the two is wrong, and there is no truth to be had.
     """
     prepared = Certified().prepare(net)
     assert isinstance(prepared, PreparedCertified)
     made = prepared.enclose(theta, x, y)
     fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(Enclosure)}
-    return Reference(**fields, theta=theta.copy(), x=x.copy(), y=y.copy())
+    bare = Reference(**fields, theta=theta.copy(), x=x.copy(), y=y.copy(), certificate=Certificate(()))
+    return dataclasses.replace(bare, certificate=verify(bare, thorough))
+
+
+def verify(
+    reference: Reference, thorough: bool = False, n_directions: int = N_DIRECTIONS, seed: int = 0
+) -> Certificate:
+    """Certify the gradient of a reference anew, by routes that do not trust the sweep which made it.
+
+    Parameters
+    ----------
+    reference : as made, or as read from a file
+    thorough : as for :func:`reference_gradient`
+    n_directions : how many random directions the power series go along
+    seed : of these directions
+
+    Raises
+    ------
+    CertificateBroken
+        If a route contradicts the gradient.
+    """
+    point, found = reference.point, reference.entries
+    routes = ROUTES if thorough else (POWER_SERIES,)
+    made = certify(reference.net, point, found, routes, n_directions, seed)
+    if not made.holds:
+        raise CertificateBroken(f"gradient of {reference.net} must agree on all routes, got\n{made}")
+    return made
 
 
 def write(reference: Reference, path: Path) -> None:
     """Write a reference as npz: arrays, and a JSON header that names network and conventions."""
-    header = _Header(FORMAT, reference.net, reference.bits, CONVENTIONS)
+    header = _Header(FORMAT, reference.net, reference.bits, CONVENTIONS, reference.certificate)
     arrays = {name: getattr(reference, name) for name in ARRAYS}
     buffer = io.BytesIO()
     np.savez(buffer, header=np.frombuffer(msgspec.json.encode(header), np.uint8), **arrays)
@@ -103,7 +155,7 @@ def read(path: Path) -> Reference:
     except (KeyError, ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidReference(f"{path} must be a reference file, got: {error}") from error
     fields: dict[str, Any] = {name: float(content.pop(name)) for name in SCALARS} | content
-    return Reference(net=header.network, bits=header.bits, **fields)
+    return Reference(net=header.network, bits=header.bits, certificate=header.certificate, **fields)
 
 
 def _check_content(header: _Header, content: dict[str, np.ndarray]) -> None:
@@ -111,8 +163,8 @@ def _check_content(header: _Header, content: dict[str, np.ndarray]) -> None:
     if header.format != FORMAT or set(content) != set(ARRAYS):
         raise ValueError(f"format {header.format!r} with {sorted(content)}, expected {FORMAT!r} with {list(ARRAYS)}")
     net = header.network
-    checked(net, content["theta"], content["x"], content["y"], FLOATS, allow_nonfinite=True)
-    for name in ("gradient", "residual", "lower", "upper"):
+    checked(net, content["theta"], content["x"], content["y"], DTYPES, allow_nonfinite=True)
+    for name in ("gradient", "residual", "radius", "lower", "upper"):
         if content[name].shape != (net.n_params,) or content[name].dtype != np.float64:
             raise ValueError(f"{name} of {content[name].dtype} {content[name].shape}; must hold {net.n_params} entries")
     status = content["status"]

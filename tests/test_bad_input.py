@@ -144,6 +144,8 @@ KINDS: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
 def test_what_is_no_plain_array_of_the_right_dtype_is_refused_with_the_remedy(backend, name, kind):
     if (name, kind) == ("out", "nothing"):
         pytest.skip("out=None asks for a fresh array")
+    if (backend, name, kind) == (dl.Certified(), "theta", "float16"):
+        pytest.skip("the certified back-end takes float16, and then wants it of all others")
     change, words = KINDS[kind]
     arguments = good(backend)
     sentence = complaint(backend, arguments._replace(**{name: change(getattr(arguments, name))}), TypeError)

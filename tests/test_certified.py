@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 import difflab as dl
-from difflab.backends import certified
 from difflab.backends.arguments import checked
-from difflab.backends.certified import ENCLOSED, KINK, ROUNDED, Enclosure, reverse_sweep
+from difflab.backends.certified import ENCLOSED, KINK, ROUNDED, Enclosure
+from difflab.enclosures import kinks
+from difflab.enclosures import sweep as ball_sweep
+from difflab.enclosures.derivatives import gradient_sweep
+from difflab.enclosures.precision import FIRST_BITS
 from difflab.number_systems import BALLS, SERIES, ball_precision
 from difflab.program import primal, values
 
@@ -27,7 +30,6 @@ N_PER_CASE = 10
 MORE_BITS = 2000
 """Far beyond what any network here makes the back-end ask for, but the saturated ones."""
 
-FIRST_BITS = certified.FIRST_BITS
 DIFFERENCE_ERROR = mpmath.mpf("1e-40")
 """Of the central difference, relative and absolute: its step is 1e-25, third derivatives are below 1e9."""
 
@@ -52,7 +54,7 @@ def gradient_balls(net: dl.MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray)
     """The balls of the reverse sweep at the working precision."""
     arguments = checked(net, theta, x, y, ("float64", "float32"))
     centre, *inputs = (BALLS.array(a) for a in (arguments.theta, arguments.x, arguments.y))
-    return reverse_sweep(net.program, centre, values(net.program, BALLS, centre, *inputs), SERIES)
+    return gradient_sweep(net.program, centre, values(net.program, BALLS, centre, *inputs), SERIES).gradient
 
 
 def loss_along(net: dl.MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, v: np.ndarray) -> Any:
@@ -372,7 +374,7 @@ def test_kinks_of_random_integer_networks_are_bounded_by_their_one_sided_differe
 
 
 def test_too_many_kinks_to_go_through_one_by_one_are_bounded_together(monkeypatch):
-    monkeypatch.setattr(certified, "MAX_ONE_SIDED_WORK", 0)
+    monkeypatch.setattr(kinks, "MAX_ONE_SIDED_WORK", 0)
     for seed in range(50):
         made = enclose(*integer_problem(seed))
         left, right = (one_sided_derivatives(*integer_problem(seed), sign) for sign in (-1, 1))
@@ -418,7 +420,7 @@ FAULTS = ("none", "rows swapped", "bias forgotten", "off by one part in 2**100",
 def test_a_wrong_adjoint_breaks_the_forward_check(fault, monkeypatch):
     net = dl.MLP.dense([2, 3, 2], hidden="tanh")
     theta, x, y = naive.random_problem(net, np.random.default_rng(0), batch=2)
-    monkeypatch.setitem(certified._RULES, "affine", wrong_affine(fault))
+    monkeypatch.setitem(ball_sweep.RULES, "affine", wrong_affine(fault))
     assert both_passes_agree(net, theta, x, y, directions(net, 0, n=1)[0]) == (fault == "none")
 
 
@@ -444,7 +446,7 @@ def test_the_precision_of_flint_is_restored_after_an_error(flint_context, monkey
     def broken(*_):
         raise RuntimeError("planted")
 
-    monkeypatch.setitem(certified._RULES, "affine", broken)
+    monkeypatch.setitem(ball_sweep.RULES, "affine", broken)
     with pytest.raises(RuntimeError, match="planted"):
         enclose(*confident(1.0))
     assert flint_context() == (77, 5)

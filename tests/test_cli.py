@@ -141,7 +141,7 @@ def test_a_malformed_study_lists_all_its_problems_and_exits_3(place):
         (("table", "..toml"), 2, "must be named in letters"),
         (("resume", "other.toml"), 2, "nothing to resume"),
         (("table", "empty.toml"), 2, "no rows yet"),
-        (("gradient", "net.toml", "nosuch"), 2, "neither a file nor a data set; known: digits-8x8"),
+        (("gradient", "net.toml", "nosuch"), 2, "neither a file nor a data set; known: digits-28x28, digits-8x8"),
         (("gradient", "nosuch.toml", "digits-2x2"), 2, "does not exist"),
         (("gradient", "net.toml", "digits-8x8"), 2, "x must have shape (batch, 4)"),
         (("gradient", "net.toml", "digits-2x2", "--backend", "bakprop"), 2, "did you mean 'backprop'"),

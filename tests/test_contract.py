@@ -8,7 +8,6 @@ from typing import Any
 import naive
 import numpy as np
 import pytest
-import sympy
 from flint import arb
 
 import difflab as dl
@@ -16,6 +15,8 @@ from difflab import expressions
 from difflab.backends import finite_difference
 from difflab.counting import loss_tree_operations
 from difflab.discrepancy import relative_in_norm
+from difflab.enclosures import symbolic_balls
+from difflab.enclosures.derivatives import Point
 from difflab.layers import BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
 from difflab.number_systems import FLOAT64, ball_precision
 from difflab.primitives.activations import ACTIVATIONS
@@ -272,89 +273,11 @@ def test_the_same_call_gives_the_same_bits_in_a_fresh_array_and_leaves_its_argum
 # --- symbolic derivatives in balls ---
 
 
-BALL_FUNCTIONS: dict[Any, Callable[[arb], arb]] = {
-    sympy.exp: arb.exp,
-    sympy.log: arb.log,
-    sympy.tanh: arb.tanh,
-    sympy.erfc: arb.erfc,
-}
-RELATIONS: dict[Any, Callable[[arb, arb], bool]] = {
-    sympy.Le: lambda a, b: a <= b,
-    sympy.Lt: lambda a, b: a < b,
-    sympy.Ge: lambda a, b: a >= b,
-    sympy.Gt: lambda a, b: a > b,
-}
-OPPOSITES = {sympy.Le: sympy.Gt, sympy.Gt: sympy.Le, sympy.Lt: sympy.Ge, sympy.Ge: sympy.Lt}
-
-
-def ball_of(expression: Any, known: dict[Any, arb]) -> arb:
-    """An expression in balls, each part of it once; ``known`` starts with those of the symbols."""
-    if expression not in known:
-        known[expression] = _ball_of(expression, known)
-    return known[expression]
-
-
-def _ball_of(expression: Any, known: dict[Any, arb]) -> arb:
-    if expression.is_Rational:
-        return arb(int(expression.p)) / arb(int(expression.q))
-    if expression is sympy.pi:
-        return arb.pi()
-    if expression.is_Piecewise:
-        return ball_of(next(branch for branch, condition in expression.args if holds(condition, known)), known)
-    operands = [ball_of(operand, known) for operand in expression.args]
-    if expression.is_Add:
-        return sum(operands, start=arb(0))
-    if expression.is_Mul:
-        return np.prod(np.array(operands, object))
-    if expression.is_Pow:
-        return power(operands[0], expression.exp)
-    return BALL_FUNCTIONS[expression.func](*operands)
-
-
-def power(base: arb, exponent: sympy.Rational) -> arb:
-    """Whole and half powers; a square root comes first, so that the base may be 0."""
-    assert exponent.q in (1, 2)
-    return (base if exponent.q == 1 else base.sqrt()) ** int(exponent.p)
-
-
-def holds(condition: Any, known: dict[Any, arb]) -> bool:
-    """Whether relations of balls are true; each must be certain, one way or the other."""
-    if condition in (sympy.true, sympy.false):
-        return condition is sympy.true
-    if condition.func not in RELATIONS:
-        return bool(condition.func(*(sympy.sympify(holds(part, known)) for part in condition.args)))
-    sides = [ball_of(side, known) for side in condition.args]
-    is_true = RELATIONS[condition.func](*sides)
-    assert is_true or RELATIONS[OPPOSITES[condition.func]](*sides), f"{condition} is open between {sides}"
-    return is_true
-
-
-def balls_of(derivation: expressions.Derivation, theta: np.ndarray, samples: list[np.ndarray]) -> np.ndarray:
-    """The loss and its gradient, (1 + n_params,)."""
-    symbols = derivation.theta + derivation.samples
-    numbers = np.concatenate([theta, *(a.ravel() for a in samples)]).tolist()
-    known = {symbol: arb(number) for symbol, number in zip(symbols, numbers, strict=True)}
-    with expressions.deep_recursion():
-        return np.array([ball_of(e, known) for e in (derivation.loss, *derivation.gradient)], object)
-
-
-@cache
-def derived(kind: str, derive: Callable[[dl.MLP], expressions.Derivation]) -> expressions.Derivation:
-    return derive(NETS[kind])
-
-
-def symbolic_balls(kind: str, batch: int, targets: str) -> np.ndarray:
+def symbolic(kind: str, batch: int, targets: str) -> np.ndarray:
     """What SymPy derives, evaluated in balls at exactly the floats of a problem: loss and gradient."""
     net, (theta, x, y) = NETS[kind], problem(kind, batch, targets)
-    given = [x, np.eye(net.n_outputs)[y] if y.ndim == 1 else y, *net.program.draw_masks(batch)]
-    if kind in COUPLED:
-        return balls_of(expressions.derive_batch(net, batch), theta, given)
-    samples = [balls_of(derived(kind, expressions.derive_sample), theta, rows) for rows in zip(*given, strict=True)]
-    found = sum(samples) / net.program.divisor(batch)
-    if net.program.totals:
-        nothing = [np.zeros(a.shape[1]) for a in given]
-        found = found + balls_of(derived(kind, expressions.derive_totals), theta, nothing)
-    return found
+    rows = np.eye(net.n_outputs)[y] if y.ndim == 1 else y
+    return symbolic_balls.value_and_gradient(net, Point(net.program, theta, x, rows))
 
 
 def is_certified(ball: arb, lower: float, nearest: float, upper: float) -> bool:
@@ -370,7 +293,7 @@ def test_symbolic_derivatives_in_balls_lie_in_the_certified_bounds(kind):
     for case in cases("Symbolic()", kind):
         truth = reference(kind, *case)
         with ball_precision(BALL_BITS):
-            loss, *entries = symbolic_balls(kind, *case)
+            loss, *entries = symbolic(kind, *case)
             assert is_certified(loss, truth.value_lower, truth.value, truth.value_upper), case
             bounds = (truth.lower.tolist(), truth.gradient.tolist(), truth.upper.tolist())
             assert all(map(is_certified, entries, *bounds)), case

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import difflab as dl
 from difflab.backends.certified import KINK, ROUNDED, Enclosure
+from difflab.discrepancy import percentiles
 
 
 NET = dl.MLP.dense([2, 1], loss="squared_error")
@@ -22,6 +24,7 @@ def enclosure(truth: np.ndarray = TRUTH, residual: np.ndarray | None = None, **c
     fields = {
         "gradient": truth,
         "residual": np.zeros(3) if residual is None else residual,
+        "radius": np.zeros(3),
         "lower": truth,
         "upper": truth,
         "status": np.full(3, ROUNDED),
@@ -231,3 +234,80 @@ def test_a_truth_beyond_float32_is_infinitely_far_from_every_float32():
     for got in (np.inf, 0.0):
         found = dl.discrepancy(np.full(3, got, np.float32), enclosure(np.array([1e90, 1e90, -1e90])))
         assert found.error_ulp_max == found.error_ulp_median == np.inf
+
+
+# --- formats, bounds and percentiles
+
+
+def test_an_ulp_may_be_that_of_another_arithmetic():
+    """As of a sum in bfloat16 that is handed on in float32."""
+    shifted = (TRUTH + 2.0**-8).astype(np.float32)
+    found = dl.discrepancy(shifted, enclosure(shifted.astype(float) - 2.0**-8), arithmetic="bfloat16")
+    assert found.arithmetic == "bfloat16"
+    assert found.error_ulp[0] == 2.0**-8 / 2.0**-8
+    assert found.error_ulp[1] == 2.0**-8 / 2.0**-6
+
+
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
+def test_narrow_gradients_are_judged_in_their_own_ulp(dtype):
+    narrow = TRUTH.astype(dtype)
+    found = dl.discrepancy(np.nextafter(narrow, np.array(np.inf, dtype)), enclosure(narrow.astype(float)))
+    assert (found.error_ulp == 1).all()
+
+
+def test_an_unknown_arithmetic_is_refused():
+    with pytest.raises(ValueError, match="unknown arithmetic 'float8'; known: bfloat16, float16"):
+        dl.discrepancy(TRUTH, enclosure(), arithmetic="float8")
+
+
+def test_percentiles_are_errors_of_entries():
+    ulps = np.arange(1.0, 201.0)
+    assert percentiles(np.random.default_rng(0).permutation(ulps)) == {50: 100, 90: 180, 99: 198, 100: 200}
+    assert percentiles(np.array([0.0, np.inf, 2.0])) == {50: 2, 90: np.inf, 99: np.inf, 100: np.inf}
+
+
+def test_errors_are_measured_by_their_bounds():
+    error = np.array([1.0, 2.0, 0.0])
+    truth = np.array([8.0, -4.0, 1.0])
+    found = dl.discrepancy(truth + error, enclosure(truth), bound=np.array([2.0, 1.0, 0.0]))
+    assert found.error_per_bound.tolist() == [0.5, 2.0, 0.0]
+    assert not found.is_within_bound
+    assert "1 of 3 entries outside of their bounds" in str(found)
+    assert found.worst[0].error_per_bound == 2.0
+
+
+def test_an_infinite_bound_excludes_nothing_and_a_bound_of_zero_every_error():
+    found = dl.discrepancy(TRUTH + 1, enclosure(), bound=np.array([np.inf, 0.0, np.inf]))
+    assert found.error_per_bound.tolist() == [0.0, np.inf, 0.0]
+    assert dl.discrepancy(TRUTH, enclosure(), bound=np.zeros(3)).is_within_bound
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan])
+def test_a_bound_that_is_none_is_refused(bad):
+    with pytest.raises(ValueError, match=r"bound must not be negative or NaN, got -?(1.0|nan) at bound\[1\]"):
+        dl.discrepancy(TRUTH, enclosure(), bound=np.array([1.0, bad, 1.0]))
+
+
+def test_without_bounds_nothing_is_said_of_them():
+    found = dl.discrepancy(TRUTH, enclosure())
+    assert found.error_per_bound is found.is_within_bound is None
+
+
+@pytest.mark.parametrize("arithmetic", ["float64", "float32"])
+def test_the_derived_tolerance_holds_backprop_and_no_fault_of_a_millionth(arithmetic):
+    net, rng = dl.MLP.dense([3, 4, 2]), np.random.default_rng(0)
+    theta, x = (a.astype(np.float32) for a in (rng.normal(size=net.n_params), rng.normal(size=(2, 3))))
+    truth = dl.reference_gradient(net, theta, x, np.array([0, 1]))
+    arguments = (theta.astype(arithmetic), x.astype(arithmetic), np.array([0, 1]))
+    _, gradient = dl.Backprop(arithmetic).prepare(net).value_and_gradient(*arguments)
+    bound = dl.rounding_bound(truth, arithmetic)
+    assert dl.discrepancy(gradient, truth, bound=bound).is_within_bound
+    gradient[3] *= 1 + (1e-6 if arithmetic == "float64" else 1e-2)
+    found = dl.discrepancy(gradient, truth, bound=bound)
+    assert not found.is_within_bound
+    assert found.worst[0].name == net.name_of(3)
+
+
+def test_the_worst_entry_shows_the_interval_where_the_truth_is_one():
+    wide = enclosure(lower=TRUTH - 1, upper=TRUTH + 1)
+    assert "truth 0.75 in [-0.25, 1.75]" in str(dl.discrepancy(TRUTH + np.array([1.0, 0, 0]), wide))

@@ -83,3 +83,42 @@ def test_many_kinds_of_network_are_listed_one_below_the_other():
     }
     assert [text.get_text() for text in axes.texts] == ["C() refused"]
     assert axes.get_xlabel() == "relative error against the certified gradient"
+
+
+def estimated(method, quantiles, understated=20, **names):
+    found = {f"reported_to_true_{name}": ratio for name, ratio in quantiles.items()}
+    counts = {"judged_entries": 200, "understated_entries": understated}
+    return {"network": "4-3-10", "parameters": 200, "method": method, "status": "ok"} | found | counts | names
+
+
+SPREAD = {"min": 1e-3, "q05": 0.5, "q25": 2.0, "median": 8.0, "q75": 20.0, "q95": 50.0, "max": 1e3}
+WITHOUT_BOUND = {"min": 0.0, "q05": 0.0, "q25": 0.1, "median": 1.0, "q75": 2.0, "q95": float("inf"), "max": 1e300}
+ESTIMATES = [
+    estimated("A()", SPREAD),
+    estimated("B()", WITHOUT_BOUND, 1),
+    estimated("A()", SPREAD, 0, hidden="relu"),
+    {"network": "4-3-10", "hidden": "relu", "parameters": 200, "method": "B()", "status": "refused", "reason": "no"},
+]
+
+
+def test_estimates_are_drawn_by_network_and_method():
+    (figure,) = plots.figures(["error_estimates"], ESTIMATES).values()
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["4-3-10", "4-3-10 relu"]
+    assert [text.get_text() for text in axes.texts] == ["10 %", "<1 %", "0 %", "refused"]
+    drawn = [line.get_xdata() for line in axes.get_lines()]
+    for points in ([0.5, 50.0], [2.0, 20.0], [8.0], [1e-3]):
+        assert sum(list(line) == points for line in drawn) == 2, points
+    assert "understated" in axes.get_xlabel()
+
+
+def test_ratios_without_bound_end_at_the_edge():
+    axes = plots.figures(["error_estimates"], ESTIMATES)["estimates"].axes[0]
+    assert axes.get_xlim() == plots.FARTHEST
+    assert any(list(line.get_xdata()) == list(plots.FARTHEST) for line in axes.get_lines())
+    assert [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "<"] == [plots.FARTHEST[0]]
+
+
+def test_estimates_of_refused_rows_alone_are_a_figure(tmp_path):
+    (path, _) = plots.write(plots.figures(["error_estimates"], ESTIMATES[3:]), tmp_path)
+    assert path.name == "estimates.svg"

@@ -7,6 +7,8 @@ import pytest
 from difflab import MLP
 from difflab.backends import Backprop, FiniteDifference
 from difflab.documents import InvalidFile
+from difflab.network_files import read_network
+from difflab.peers import PEERS, ScipyDifferentiate
 from difflab.study.declaration import build_backend
 from difflab.study.reading import checked_backend, read_study
 
@@ -228,3 +230,81 @@ def test_a_backend_from_the_command_line_is_checked_like_one_from_a_file():
         checked_backend({"name": "backprop", "dtype": "float16"})
     with pytest.raises(ValueError, match="unknown field 'scheme'"):
         checked_backend({"name": "backprop", "scheme": "central"})
+
+
+PLACED = GOOD.replace('data = "digits-2x2"', 'data = "digits-2x2"\nloss = "squared_error"\n{}')
+
+
+def test_a_network_says_where_it_is_differentiated(study):
+    (network,) = read_study(study(PLACED.format("scale = 20\nx_shift = -0.5\ny_shift = 1e6"))).networks
+    assert (network.scale, network.x_shift, network.y_shift) == (20.0, -0.5, 1e6)
+    (usual,) = read_study(study(GOOD)).networks
+    assert (usual.scale, usual.x_shift, usual.y_shift) == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("scale = 0", "networks[0].scale must be from 1e-06 to 1e+06, got 0"),
+        ("scale = -1.0", "networks[0].scale must be from 1e-06 to 1e+06, got -1.0"),
+        ("scale = nan", "networks[0].scale must be from 1e-06 to 1e+06, got nan"),
+        ("x_shift = inf", "networks[0].x_shift must be from -1e+06 to 1e+06, got inf"),
+        ("y_shift = 1e7", "networks[0].y_shift must be from -1e+06 to 1e+06, got 10000000.0"),
+        ('scale = "large"', "networks[0].scale: Expected `float`, got `str`, got 'large'"),
+        ("scale = true", "networks[0].scale: Expected `float`, got `bool`, got True"),
+        ("scales = 2.0", "networks[0]: unknown field 'scales'"),
+    ],
+)
+def test_a_place_that_will_not_do_has_its_line(study, field, message):
+    ((line, said),) = problems_of(study(PLACED.format(field)))
+    assert (line, said[: len(message)]) == (9, message)
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [
+        ("softmax_cross_entropy", "classes"),
+        ("sigmoid_cross_entropy", "from 0 to 1"),
+        ("binary_cross_entropy", "from 0 to 1"),
+        ("kl_divergence", "classes"),
+    ],
+)
+def test_targets_that_are_classes_or_bounded_stay_where_they_are(study, loss, targets):
+    text = PLACED.format("y_shift = 1.0").replace("squared_error", loss)
+    expected = (
+        f"networks[0].y_shift has no place with {loss}, whose targets are {targets}; "
+        "use squared_error or mean_squared_error"
+    )
+    assert (9, expected) in problems_of(study(text))
+    in_place = PLACED.format("y_shift = 0.0").replace("squared_error", loss).replace("[4, 2", "[4, 3")
+    if loss.endswith("cross_entropy") and not loss.startswith("binary"):
+        assert read_study(study(in_place)).networks[0].y_shift == 0.0
+
+
+def test_networks_in_other_places_do_not_repeat_one_another(study):
+    def twice(first, second):
+        header, _, rest = PLACED.partition("[[networks]]")
+        network, _, backend = rest.partition("[[backends]]")
+        entries = [f"[[networks]]{network.format(field)}" for field in (first, second)]
+        return f"{header}{entries[0]}{entries[1]}[[backends]]{backend}"
+
+    for first, second in (("", "scale = 2.0"), ("x_shift = 1.0", "y_shift = 1.0")):
+        assert len(read_study(study(twice(first, second))).networks) == 2
+    (repeated,) = problems_of(study(twice("", "scale = 1")))
+    assert repeated[1] == "networks[1] repeats networks[0]; remove one"
+
+
+def test_a_network_file_has_no_place(tmp_path):
+    (tmp_path / "net.toml").write_text("widths = [4, 10]\nscale = 2.0\n")
+    with pytest.raises(InvalidFile, match="net.toml:2: top level: unknown field 'scale'"):
+        read_network(tmp_path / "net.toml")
+
+
+def test_peers_are_declared_like_back_ends(study):
+    declared = read_study(study(GOOD + '\n[[backends]]\nname = "scipy_differentiate"\norder = 4\n'))
+    assert build_backend(declared.backends[1]) == ScipyDifferentiate(order=4)
+    assert all(checked_backend({"name": name}) == peer for name, peer in PEERS.items())
+    with pytest.raises(ValueError, match="order must be even"):
+        checked_backend({"name": "numdifftools", "order": 3})
+    with pytest.raises(ValueError, match="did you mean 'numdifftools'"):
+        checked_backend({"name": "numdiftools"})

@@ -14,6 +14,7 @@ import pytest
 
 from difflab import MLP, Backprop, FiniteDifference, reference_gradient
 from difflab.errors import MissingExtra
+from difflab.peers import Jacobi
 from difflab.study import runner, tables, worker
 from difflab.study.cells import cells, key, problem
 from difflab.study.measures import accuracy
@@ -333,3 +334,80 @@ def test_a_prediction_that_says_nothing_excuses_nothing(factor, status):
     truth = reference_gradient(net, theta, x, y)
     subject = Subject(prepared, truth, theta, x, y, value, factor * gradient, 0)
     assert accuracy.measure(subject)["status"] == status
+
+
+PLACED = """[[networks]]
+loss = "squared_error"
+{}"""
+
+
+def placed(tmp_path, fields):
+    path = declare(tmp_path, CENTRAL, measures=("error_estimates",))
+    path.write_text(path.read_text().replace("[[networks]]", PLACED.format(fields)))
+    return path
+
+
+def test_a_place_moves_theta_inputs_and_targets_and_all_stay_float32_numbers(tmp_path):
+    (usual,) = cells(read_study(placed(tmp_path, "")))
+    (moved,) = cells(read_study(placed(tmp_path, "scale = 3.3\nx_shift = 0.1\ny_shift = 1000.1")))
+    (_, theta, x, y), (_, theta_moved, x_moved, y_moved) = problem(usual.task), problem(moved.task)
+    half_ulp = np.finfo(np.float32).eps / 2
+    for before, after in ((3.3 * theta, theta_moved), (x + 0.1, x_moved), (y + 1000.1, y_moved)):
+        assert np.array_equal(after, after.astype(np.float32))
+        assert after.dtype == np.float64
+        # One rounding before the move and one after it, of what is at most 3.3 times as large or 1 larger.
+        assert (np.abs(after - before) <= half_ulp * (4 * np.abs(before) + 1)).all()
+    assert key(usual.task) != key(moved.task)
+    row = runner._names(moved)
+    assert (row["scale"], row["x_shift"], row["y_shift"]) == (3.3, 0.1, 1000.1)
+    assert tables.network_name(row) == "4-2-10 tanh squared_error scale 3.3 x_shift 0.1 y_shift 1000.1"
+    assert runner._names(usual)["scale"] == 1.0
+
+
+class NothingReported(FiniteDifference):
+    """A planted fault: differences that are said to be without error."""
+
+    def _prepare(self, net):
+        prepared = super()._prepare(net)
+        prepared.predicted_error = lambda *_: np.zeros(net.n_params)
+        return prepared
+
+
+@pytest.mark.parametrize(
+    ("measures", "status"), [(["error_estimates"], "ok"), (["error_estimates", "accuracy"], "wrong")]
+)
+def test_error_estimates_are_findings_where_nothing_else_is_asked(tmp_path, monkeypatch, measures, status):
+    (cell,) = cells(read_study(declare(tmp_path, CENTRAL, measures=measures)))
+    worker.make_reference(cell.task, tmp_path / "reference.npz")
+    monkeypatch.setattr(worker, "build_backend", lambda declared: NothingReported())
+    row = worker.run_cell(cell, tmp_path / "reference.npz")
+    assert row["status"] == status
+    assert row["understated_entries"] == row["judged_entries"] == 40
+    assert row["reported_to_true_max"] == 0.0
+    assert ("error_relative" in row) == ("accuracy" in measures)
+
+
+def test_estimates_without_bound_survive_process_store_and_table(tmp_path):
+    """One of saturated softmax: true errors of 0 make ratios infinite."""
+    text = declare(tmp_path, COMPLEX, 'name = "scipy_differentiate"', CERTIFIED, measures=("error_estimates",))
+    text.write_text(text.read_text().replace("[[networks]]", "[[networks]]\nscale = 1e4"))
+    study = read_study(text)
+    rows = run(study, tmp_path / "results")
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert rows == runner.finished_rows(study, tmp_path / "results")
+    ours, peer, certified = rows
+    assert (ours["judged_entries"], ours["understated_entries"]) == (40, 0)
+    assert ours["reported_to_true_max"] == float("inf")
+    assert peer["library"].startswith("scipy ")
+    assert 0 < peer["understated_entries"] <= peer["judged_entries"]
+    assert "judged_entries" not in certified
+    assert "inf" in tables.markdown("?", study.measures, rows, "")
+
+
+def test_a_library_that_is_missing_is_a_row_that_says_how_to_install_it(tmp_path, monkeypatch):
+    (cell,) = cells(read_study(declare(tmp_path, 'name = "jacobi"', measures=("error_estimates",))))
+    worker.make_reference(cell.task, tmp_path / "reference.npz")
+    monkeypatch.setattr(Jacobi, "module", "no_such_module")
+    row = worker.run_cell(cell, tmp_path / "reference.npz")
+    assert row["status"] == "refused"
+    assert row["reason"].endswith("pip install 'difflab[estimates]'")

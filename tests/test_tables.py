@@ -127,3 +127,65 @@ def test_layers_that_are_none_are_named(layers):
 
 def test_arrows_of_names_are_latex():
     assert r"4 $\to$ 3 tanh $\to$ 10" in tables.latex([], [ROWS[0] | {"network": "4-3-10", "layers": DENSE}])
+
+
+ESTIMATES = {
+    "network": "4-3-10",
+    "parameters": 50,
+    "method": "Numdifftools()",
+    "status": "ok",
+    "library": "numdifftools 0.11.2",
+    "judged_entries": 40,
+    "silent_entries": 10,
+    "undecided_entries": 0,
+    "understated_entries": 10,
+    "reported_to_true_min": 0.0,
+    "reported_to_true_median": 3.5,
+    "true_error_relative_median": 1e-12,
+    "primal_calls": 3101,
+    "raised": "10 entries, first dense1.bias[0]: ValueError: no",
+}
+
+
+def shown(row, measures=("error_estimates",)):
+    return {column.title: column.text(row) for column in tables.columns(measures)}
+
+
+def test_error_estimates_are_shares_of_what_is_judged():
+    found = shown(ESTIMATES)
+    assert (found["entries"], found["understated %"], found["silent %"]) == ("40", "25", "20")
+    assert (found["reported ÷ true, median"], found["primal calls"]) == ("3.5", "3101")
+    assert (found["flagged %"], found["of converged %"]) == (tables.MISSING, tables.MISSING)
+    flagged = {"flagged_entries": 5, "converged_entries": 36, "converged_understated_entries": 9}
+    assert (shown(ESTIMATES | flagged)["flagged %"], shown(ESTIMATES | flagged)["of converged %"]) == ("10", "25")
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(0.0, "inf"), (0.25, "4"), (float("inf"), "0"), (None, tables.MISSING)])
+def test_the_worst_estimate_is_one_even_where_no_error_is_reported(ratio, text):
+    assert shown(ESTIMATES | {"reported_to_true_min": ratio})["true ÷ reported, worst"] == text
+
+
+def test_error_estimates_come_back_from_csv_as_they_were():
+    rows = [ESTIMATES | {"reported_to_true_max": float("inf")}, ROWS[1]]
+    back = tables.from_csv(io.StringIO(tables.csv(rows)))
+    assert back[0] == rows[0]
+    assert "judged_entries" not in back[1]
+    written = [tables.markdown("?", ["error_estimates"], some, "") for some in (rows, back)]
+    assert written[0] == written[1]
+    assert "* Numdifftools(): numdifftools 0.11.2" in written[0]
+    assert "raised errors at 10 entries, first dense1.bias[0]: ValueError: no" in written[0]
+    assert "understated: the error it reports is smaller than the true one" in written[0]
+
+
+def test_primal_calls_are_shown_once():
+    titles = [column.title for column in tables.columns(["speed", "error_estimates"])]
+    assert titles.count("primal calls") == 1
+    assert "primal calls" not in [column.title for column in tables.columns(["accuracy"])]
+
+
+def test_names_say_where_a_network_is_differentiated():
+    usual = {"network": "4-3-10", "hidden": "tanh", "scale": 1.0, "x_shift": 0.0, "y_shift": 0.0}
+    changes = [{}, {"scale": 20.0}, {"x_shift": -0.5}, {"y_shift": 1e6}]
+    assert [tables.network_name(usual | change) for change in changes] == [
+        "4-3-10 tanh", "4-3-10 tanh scale 20", "4-3-10 tanh x_shift -0.5", "4-3-10 tanh y_shift 1e+06",
+    ]  # fmt: skip

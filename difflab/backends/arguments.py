@@ -52,12 +52,12 @@ def checked(
         raise ValueError(f"theta must have shape ({net.n_params},) for {net}, got {theta.shape}")
     if x.ndim != 2 or x.shape[1] != net.n_inputs or len(x) < 1:
         raise ValueError(f"x must have shape (batch, {net.n_inputs}) with batch 1 or more for {net}, got {x.shape}")
-    targets = _targets(net, y, len(x), dtype)
+    targets = _targets(net, y, len(x), theta.dtype)
     if not allow_nonfinite:
         for name, array in (("theta", theta), ("x", x), ("y", targets)):
             _check_finite(name, array)
     if out is None:
-        out = np.empty(net.n_params, dtype)
+        out = np.empty(net.n_params, theta.dtype)
     else:
         _check_out(out, net, dtype, {"theta": theta, "x": x, "y": y})
     return Arguments(_plain(theta), _plain(x), _plain(targets), out)
@@ -72,20 +72,35 @@ def _check_array(name: str, array: object, dtypes: tuple[str, ...]) -> str:
         else:
             remedy = f"pass an array of {dtypes[0]}, as by numpy.array({name}, {dtypes[0]!r})"
         raise TypeError(f"{name} must be a plain numpy.ndarray, got {kind}; {remedy}")
-    for dtype in dtypes:
-        if array.dtype == dtype:
-            return dtype
+    if array.dtype.name in dtypes and array.dtype.isnative:
+        return array.dtype.name
     wanted = " or ".join(dtypes)
     raise TypeError(f"{name} must be {wanted}, got {array.dtype.str}; convert with {name}.astype({dtypes[0]!r})")
 
 
-def _targets(net: MLP, y: object, batch: int, dtype: str) -> np.ndarray:
+def checked_like(name: str, array: object, like: np.ndarray) -> np.ndarray:
+    """A direction or cotangent as float64, of the shape and dtype of what it belongs to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not that, or a number in it is not finite.
+    """
+    _check_array(name, array, (like.dtype.name,))
+    assert isinstance(array, np.ndarray)
+    if array.shape != like.shape:
+        raise ValueError(f"{name} must have shape {like.shape}, got {array.shape}")
+    _check_finite(name, array)
+    return array.astype(np.float64)
+
+
+def _targets(net: MLP, y: object, batch: int, dtype: np.dtype) -> np.ndarray:
     takes_classes = LOSSES[net.loss].accepts_classes
     if type(y) is np.ndarray and y.ndim == 1 and takes_classes:
         return _one_hot(y, batch, net.n_outputs, dtype)
     if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "iu":
         raise TypeError(f"y must hold rows of {net.n_outputs} numbers for {net.loss}, got class indices; pass values")
-    _check_array("y", y, (dtype,))
+    _check_array("y", y, (dtype.name,))
     assert isinstance(y, np.ndarray)
     if y.shape != (batch, net.n_outputs):
         classes = f", or ({batch},) of class indices" if takes_classes else ""
@@ -103,7 +118,7 @@ def _check_range(net: MLP, y: np.ndarray) -> None:
         raise ValueError(f"y must be {wanted} for {net.loss}, got {y[i, k]} at y[{i},{k}]")
 
 
-def _one_hot(classes: np.ndarray, batch: int, n_classes: int, dtype: str) -> np.ndarray:
+def _one_hot(classes: np.ndarray, batch: int, n_classes: int, dtype: np.dtype) -> np.ndarray:
     if classes.dtype.kind not in "iu":
         raise TypeError(f"class indices y must be integers, got {classes.dtype.name}; convert with y.astype(int)")
     if classes.shape != (batch,):

@@ -20,6 +20,7 @@ Formulas are written in that vocabulary once, and mean the same in all of them::
 
 from difflab.number_systems.balls import Balls, Series, ball_precision, coefficient
 from difflab.number_systems.floats import Floats
+from difflab.number_systems.formats import FORMATS, Format
 from difflab.number_systems.symbols import Symbols
 from difflab.number_systems.tree_sizes import TreeSize, TreeSizes
 from difflab.number_systems.vocabulary import Array, NumberSystem
@@ -39,6 +40,7 @@ __all__ = [
     "COMPLEX128",
     "FLOAT32",
     "FLOAT64",
+    "FORMATS",
     "SERIES",
     "SERIES_AHEAD",
     "SERIES_BOTH_SIDES",
@@ -46,6 +48,7 @@ __all__ = [
     "Array",
     "Balls",
     "Floats",
+    "Format",
     "NumberSystem",
     "Series",
     "Symbols",

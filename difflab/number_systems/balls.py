@@ -68,9 +68,7 @@ class Balls(_Arb):
 
         (rows, inner), columns = a.shape, b.shape[1]
         product = arb_mat(rows, inner, a.ravel().tolist()) * arb_mat(inner, columns, b.ravel().tolist())
-        entries = np.empty(rows * columns, object)
-        entries[:] = product.entries()
-        return entries.reshape(rows, columns)
+        return _as_array(product.entries(), (rows, columns))
 
     expm1 = elementwise(operator.methodcaller("expm1"))
     tanh = elementwise(operator.methodcaller("tanh"))
@@ -83,8 +81,14 @@ class Balls(_Arb):
         return _fold(lambda a, b: a.max(b), z)
 
 
+def _as_array(numbers: list[Any], shape: tuple[int, ...]) -> Array:
+    array = np.empty(len(numbers), object)
+    array[:] = numbers
+    return array.reshape(shape)
+
+
 class Series(_Arb):
-    """Power series of Arb truncated after the first-order term: f(z + t) carries f'(z) in ball arithmetic.
+    """Power series of Arb, cut off at the order that :func:`ball_precision` sets: f(z + t) carries f'(z) in balls.
 
     The first-order coefficients do not cancel; the values may, and are taken from :class:`Balls`.
 
@@ -112,6 +116,22 @@ class Series(_Arb):
 
         return np.frompyfunc(lambda v, v_dot: arb_series([v, v_dot]), 2, 1)(np.atleast_1d(values), tangents)
 
+    def matmul(self, a: Array, b: Array) -> Array:
+        """Products of polynomials in t, coefficient by coefficient through ``arb_mat``."""
+        from flint import ctx
+
+        lines, columns = ([_coefficients(z, k) for k in range(ctx.cap)] for z in (a, b))
+        products = (
+            sum((lines[j] * columns[k - j] for j in range(1, k + 1)), start=lines[0] * columns[k])
+            for k in range(ctx.cap)
+        )
+        return self._of_coefficients([p.entries() for p in products], (a.shape[0], b.shape[1]))
+
+    def _of_coefficients(self, coefficients: list[list[Any]], shape: tuple[int, ...]) -> Array:
+        from flint import arb_series
+
+        return _as_array([arb_series(list(entry)) for entry in zip(*coefficients, strict=True)], shape)
+
     expm1 = elementwise(lambda z: z.exp() - 1)
     tanh = elementwise(lambda z: 2 * _expit(2 * z) - 1)
     expit = elementwise(_expit)
@@ -135,7 +155,7 @@ class Series(_Arb):
 
     def _larger(self, a: Any, b: Any) -> Any:
         """The larger of two series; ``a`` at a tie, unless both slopes are asked for or the one ahead."""
-        from flint import arb_series
+        from flint import arb_series, ctx
 
         lead = b[0] - a[0]
         self.met_tie |= bool(lead.is_zero())
@@ -145,7 +165,7 @@ class Series(_Arb):
             return arb_series([a[0], a[1].max(b[1])])
         if lead < 0 or (lead <= 0 and self.at_kink == "left"):
             return a
-        return arb_series([a[0].max(b[0]), a[1].union(b[1])])
+        return arb_series([a[0].max(b[0]), *(a[k].union(b[k]) for k in range(1, ctx.cap))])
 
 
 def coefficient(series: Array, degree: int) -> Array:
@@ -153,16 +173,25 @@ def coefficient(series: Array, degree: int) -> Array:
     return np.frompyfunc(operator.itemgetter(degree), 1, 1)(series)
 
 
+def _coefficients(series: Array, degree: int) -> Any:
+    """The same as a matrix of Arb; the array may hold plain balls too."""
+    from flint import arb_mat
+
+    if not series.size or hasattr(series.flat[0], "coeffs"):
+        return arb_mat(*series.shape, coefficient(series, degree).ravel().tolist())
+    return arb_mat(*series.shape, series.ravel().tolist() if degree == 0 else [0] * series.size)
+
+
 @contextmanager
-def ball_precision(bits: int, order: int = 1) -> Iterator[None]:
-    """Set the working precision of balls and the order at which their series are cut off.
+def ball_precision(bits: int | None = None, order: int = 1) -> Iterator[None]:
+    """Set the working precision of balls, unless it is to stay, and the order at which their series are cut off.
 
     python-flint's context is global to the process: not for use from several threads.
     """
     from flint import ctx
 
     before = ctx.prec, ctx.cap
-    ctx.prec, ctx.cap = bits, order + 1
+    ctx.prec, ctx.cap = bits or ctx.prec, order + 1
     try:
         yield
     finally:

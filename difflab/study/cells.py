@@ -14,9 +14,8 @@ import numpy as np
 
 from difflab import datasets
 from difflab.network import MLP
-from difflab.network_files import Network
 from difflab.primitives.losses import LOSSES
-from difflab.study.declaration import Study, build_backend
+from difflab.study.declaration import PlacedNetwork, Study, build_backend
 
 
 PRESENTATION = (
@@ -35,7 +34,7 @@ PRESENTATION = (
 class Task(msgspec.Struct, frozen=True):
     """A network with parameters, samples and targets, drawn from a seed."""
 
-    network: Network
+    network: PlacedNetwork
     batch: int
     seed: int
 
@@ -96,12 +95,14 @@ def problem(task: Task) -> tuple[MLP, np.ndarray, np.ndarray, np.ndarray]:
     All numbers are float32 numbers held in float64, so that float32 and float64 methods differentiate the same
     function at the same point.
     """
-    net = task.network.build()
-    data = datasets.load(str(task.network.data))
+    network, net = task.network, task.network.build()
+    data = datasets.load(str(network.data))
     rng = np.random.default_rng(task.seed)
     rows = rng.permutation(len(data.x))[: task.batch]
-    theta, x = (_to_float32_numbers(a) for a in (net.init(rng, task.network.init), data.x[rows]))
-    return net, theta, x, data.targets(LOSSES[net.loss].accepts_classes)[rows]
+    theta = _to_float32_numbers(network.scale * net.init(rng, network.init))
+    x = _to_float32_numbers(data.x[rows] + network.x_shift)
+    y = data.targets(LOSSES[net.loss].accepts_classes)[rows]
+    return net, theta, x, y if y.ndim == 1 else _to_float32_numbers(y + network.y_shift)
 
 
 def _to_float32_numbers(array: np.ndarray) -> np.ndarray:

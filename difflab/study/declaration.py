@@ -8,9 +8,28 @@ import msgspec
 
 from difflab.backends import BACKENDS, Backend
 from difflab.network_files import Network
+from difflab.peers import PEERS
 
 
-Measure = Literal["accuracy", "speed", "swell"]
+Measure = Literal["accuracy", "speed", "swell", "error_estimates"]
+METHODS: dict[str, Backend] = {**BACKENDS, **PEERS}
+"""What a study can compare: the lab's own back-ends and other people's, with their defaults."""
+PLACE = ("scale", "x_shift", "y_shift")
+"""Fields of a network in a study that say where it is differentiated."""
+
+
+class PlacedNetwork(Network, frozen=True, forbid_unknown_fields=True):
+    """A network and where a study differentiates it.
+
+    Attributes
+    ----------
+    scale : what theta is multiplied by; large ones saturate.
+    x_shift, y_shift : what is added to all inputs and to all targets.
+    """
+
+    scale: float = 1.0
+    x_shift: float = 0.0
+    y_shift: float = 0.0
 
 
 class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,7 +37,7 @@ class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     question: str
     measures: list[Measure]
-    networks: list[Network]
+    networks: list[PlacedNetwork]
     backends: list[dict[str, Any]]
     batch: int = 128
     seed: int = 0
@@ -27,6 +46,6 @@ class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def build_backend(declared: dict[str, Any]) -> Backend:
-    """The back-end that ``{"name": ..., options...}`` declares."""
+    """The back-end or peer that ``{"name": ..., options...}`` declares."""
     options = {key: value for key, value in declared.items() if key != "name"}
-    return type(BACKENDS[declared["name"]])(**options)
+    return type(METHODS[declared["name"]])(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,10 +41,18 @@ STYLE = {
 
 MAX_KINDS = 3
 """Kinds of network that can have lines of their own; more of them are listed one below the other."""
+FARTHEST = 1e-6, 1e9
+"""Ratios of a reported error to the true one that have a place in a figure; those beyond are at its edge."""
 
 
 def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
     """One figure per measure that has rows, by file name."""
+    estimates = {"estimates": _figure_of_estimates(rows)} if "error_estimates" in measures else {}
+    return _figures_of_sizes(measures, rows) | estimates
+
+
+def _figures_of_sizes(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
+    """Figures by the size of networks of a few kinds, or by network."""
     if len({tuple(_kind(row)) for row in rows}) > MAX_KINDS:
         listed = {
             "accuracy": ("error", "error_relative", "relative error against the certified gradient"),
@@ -117,6 +126,57 @@ def _figure_of_list(rows: list[Row], name: str, label: str) -> Figure:
         axes.set_ylim(len(networks) - 0.5, -0.5)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
         return figure
+
+
+def _figure_of_estimates(rows: list[Row]) -> Figure:
+    """What is reported of the true error, by network and method: quantiles over the entries of a gradient."""
+    rows = [row | {"series": row["method"]} for row in rows]
+    networks, styles, limits = list(dict.fromkeys(map(network_name, rows))), _styles(rows), _ratio_limits(rows)
+    lines = len(styles) + 1
+    with _new_figure(1.3 + 0.135 * lines * len(networks)) as (figure, axes):
+        axes.axvspan(limits[0], 1, color="#f3f3f3", lw=0, zorder=0)
+        axes.axvline(1, color="black", lw=1)
+        for row in rows:
+            at = lines * networks.index(network_name(row)) + list(styles).index(row["method"])
+            _draw_ratios(axes, row, at, limits, styles[row["method"]])
+        for method, style in styles.items():
+            axes.plot([], [], label=method, **style)
+        axes.set(xscale="log", xlim=limits, ylim=(lines * len(networks) - 1, -1))
+        axes.set_xlabel("reported error ÷ true error of an entry (below 1: understated)")
+        axes.set_yticks([lines * k + lines / 2 - 1 for k in range(len(networks))], networks)
+        axes.grid(False, axis="y")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+        figure.supxlabel(
+            "marker: median; thick: half of the entries; thin: 90 % of them; |: the most understated one, "
+            "< where it is beyond the edge; right: understated entries",
+            fontsize=7.5,
+        )
+        return figure
+
+
+def _ratio_limits(rows: list[Row]) -> tuple[float, float]:
+    """Whole powers of ten around what there is to see, and around 1."""
+    seen = [row[f"reported_to_true_{name}"] for row in rows for name in ("min", "q95") if "judged_entries" in row]
+    seen = [min(max(ratio, FARTHEST[0]), FARTHEST[1]) for ratio in [*seen, 0.1, 10.0]]
+    return 10.0 ** math.floor(math.log10(min(seen))), 10.0 ** math.ceil(math.log10(max(seen)))
+
+
+def _draw_ratios(axes: Axes, row: Row, at: float, limits: tuple[float, float], style: dict[str, Any]) -> None:
+    colour, edge = style["color"], axes.get_yaxis_transform()
+    if row.get("reported_to_true_median") is None:
+        axes.text(1.01, at, row["status"], transform=edge, va="center", fontsize=7, color=colour)
+        return
+    low, high = limits
+    least, q05, q25, median, q75, q95 = (
+        min(max(row[f"reported_to_true_{name}"], low), high) for name in ("min", "q05", "q25", "median", "q75", "q95")
+    )
+    axes.plot([q05, q95], [at, at], color=colour, lw=1)
+    axes.plot([q25, q75], [at, at], color=colour, lw=3, solid_capstyle="butt")
+    axes.plot([median], [at], **style | {"ls": "none", "markersize": 4})
+    axes.plot([least], [at], color=colour, marker="<" if least == low else "|", ms=5, clip_on=False)
+    share = 100 * row["understated_entries"] / row["judged_entries"]
+    text = "<1 %" if 0 < share < 1 else f"{share:.0f} %"
+    axes.text(1.01, at, text, transform=edge, va="center", fontsize=7, color=colour)
 
 
 def _kind(row: Row) -> list[str]:

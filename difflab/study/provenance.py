@@ -15,7 +15,19 @@ import psutil
 from threadpoolctl import threadpool_info
 
 
-PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "sympy", "pandas", "python-flint", "msgspec", "scikit-learn")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "llvmlite",
+    "sympy",
+    "pandas",
+    "python-flint",
+    "msgspec",
+    "scikit-learn",
+    "numdifftools",
+    "jacobi",
+)
 SOURCE = Path(__file__).parents[2]
 """The checkout, where the package is used from one."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")

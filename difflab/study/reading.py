@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from difflab.backends import BACKENDS, Backend
+from difflab.backends import Backend
 from difflab.datasets import DIGIT_SIZES, N_SAMPLES
 from difflab.documents import (
     MAX_MESSAGE,
@@ -22,8 +23,9 @@ from difflab.documents import (
     spelled,
 )
 from difflab.errors import known
-from difflab.network_files import Network, network_problems
-from difflab.study.declaration import Study, build_backend
+from difflab.network_files import network_problems
+from difflab.primitives.losses import LOSSES
+from difflab.study.declaration import METHODS, PLACE, PlacedNetwork, Study, build_backend
 
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -33,6 +35,13 @@ LIMITS: dict[str, tuple[float, float]] = {
     "limit_bytes": (10**9, 2**62),
 }
 """Least and greatest value of each number in a study."""
+
+PLACE_LIMITS: dict[str, tuple[float, float]] = {
+    "scale": (1e-6, 1e6),
+    "x_shift": (-1e6, 1e6),
+    "y_shift": (-1e6, 1e6),
+}
+"""Beyond a million, inputs and targets would lose their last digits to float32."""
 
 
 def read_study(path: Path) -> Study:
@@ -75,10 +84,7 @@ def _study_problems(table: dict[str, Any], lines: Lines) -> Iterator[Problem]:
 
 def _value_problems(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Fields of the right type with a value that will not do, each with what is wrong."""
-    for name, (least, most) in LIMITS.items():
-        value = table.get(name, least)
-        if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
-            yield name, f"{name} must be from {least:g} to {most:g}, got {value!r}"
+    yield from _out_of_range(table, LIMITS)
     question, measures = table.get("question"), table.get("measures")
     if isinstance(question, str) and not question.isprintable():
         yield "question", f"question must be one line of plain text, got {question!r}"
@@ -89,15 +95,19 @@ def _value_problems(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, f"{name} must have at least one entry, got none"
 
 
+def _out_of_range(table: dict[str, Any], limits: dict[str, tuple[float, float]]) -> Iterator[tuple[str, str]]:
+    for name, (least, most) in limits.items():
+        value = table.get(name, least)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
+            yield name, f"{name} must be from {least:g} to {most:g}, got {value!r}"
+
+
 def _entry_problems(name: str, entries: list[Any], problems: EntryCheck, lines: Lines) -> Iterator[Problem]:
     """Problems of each entry of the grid, and entries that mean the same as an earlier one."""
     seen: dict[str, int] = {}
     for index, entry in enumerate(entries):
         place: Place = (name, index)
         found = list(problems(entry, place, lines))
-        if name == "networks" and isinstance(entry, dict) and "data" not in entry:
-            known_data = ", ".join(DIGIT_SIZES)
-            found.append(Problem(line_of(place, lines), f"{spelled(place)}.data is required; known: {known_data}"))
         yield from found
         if not found and (first := seen.setdefault(_meaning(name, entry), index)) != index:
             yield Problem(line_of(place, lines), f"{spelled(place)} repeats {name}[{first}]; remove one")
@@ -107,17 +117,44 @@ def _meaning(kind: str, entry: dict[str, Any]) -> str:
     """Equal for declarations that mean the same, whatever defaults they write out."""
     if kind == "backends":
         return repr(build_backend(entry))
-    network = msgspec.convert(entry, Network)
-    return repr((network.build(), network.init, network.data))
+    network = msgspec.convert(entry, PlacedNetwork)
+    return repr((network.build(), network.init, network.data, [getattr(network, name) for name in PLACE]))
+
+
+def _network_problems(entry: Any, place: Place, lines: Lines) -> Iterator[Problem]:
+    """What is wrong with a network, with its data, and with where it is differentiated."""
+    yield from network_problems(entry, place, lines, PlacedNetwork)
+    if not isinstance(entry, dict):
+        return
+    if "data" not in entry:
+        known_data = ", ".join(DIGIT_SIZES)
+        yield Problem(line_of(place, lines), f"{spelled(place)}.data is required; known: {known_data}")
+    for name, message in (*_out_of_range(entry, PLACE_LIMITS), *_shift_problems(entry)):
+        yield Problem(line_of((*place, name), lines), f"{spelled(place)}.{message}")
+
+
+def _shift_problems(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Targets that cannot be shifted: classes, and those between bounds."""
+    loss = entry.get("loss", PlacedNetwork.loss)
+    if entry.get("y_shift", 0.0) == 0.0 or not isinstance(loss, str) or loss not in LOSSES or _is_free(loss):
+        return
+    free = " or ".join(name for name in LOSSES if _is_free(name))
+    what = "classes" if LOSSES[loss].accepts_classes else "from {:g} to {:g}".format(*LOSSES[loss].targets)
+    yield "y_shift", f"y_shift has no place with {loss}, whose targets are {what}; use {free}"
+
+
+def _is_free(loss: str) -> bool:
+    """Whether its targets may be any numbers, and here are numbers."""
+    return LOSSES[loss].targets == (-math.inf, math.inf) and not LOSSES[loss].accepts_classes
 
 
 def _backend_problems(entry: Any, place: Place, lines: Lines) -> Iterator[Problem]:
     if not isinstance(entry, dict) or "name" not in entry:
-        hint = f"known: {', '.join(BACKENDS)}"
+        hint = f"known: {', '.join(METHODS)}"
         yield Problem(line_of(place, lines), f"{spelled(place)}.name is required; {hint}")
         return
     try:
-        kind = type(BACKENDS[known(entry["name"], BACKENDS, "backend")])
+        kind = type(METHODS[known(entry["name"], METHODS, "backend")])
     except (ValueError, TypeError) as error:
         yield Problem(line_of((*place, "name"), lines), f"{spelled(place)}: {error}")
         return
@@ -132,4 +169,4 @@ def _backend_problems(entry: Any, place: Place, lines: Lines) -> Iterator[Proble
 
 
 EntryCheck = Callable[[Any, Place, Lines], Iterator[Problem]]
-GRID: dict[str, EntryCheck] = {"networks": network_problems, "backends": _backend_problems}
+GRID: dict[str, EntryCheck] = {"networks": _network_problems, "backends": _backend_problems}

@@ -22,7 +22,7 @@ from difflab import reference as references
 from difflab.network_files import TERMS, Network, as_table
 from difflab.study import provenance
 from difflab.study.cells import Cell, cells, key, label
-from difflab.study.declaration import Study, build_backend
+from difflab.study.declaration import PLACE, Study, build_backend
 from difflab.study.measures import swell
 from difflab.study.store import Store
 from difflab.study.worker import OUT_OF_MEMORY, Request
@@ -189,7 +189,7 @@ def _names(cell: Cell) -> Row:
         "hidden": network.hidden,
         "output": network.output,
         "layers": _layers_as_text(network),
-        **{term: getattr(network, term) for term in (*TERMS, "init", "data")},
+        **{term: getattr(network, term) for term in (*TERMS, "init", "data", *PLACE)},
         "batch": cell.task.batch,
         "seed": cell.task.seed,
         "method": repr(backend),

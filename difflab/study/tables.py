@@ -12,7 +12,8 @@ import msgspec
 import pandas as pd
 
 from difflab.layers import AnyLayer
-from difflab.network_files import TERMS, USUAL, Network, layer_table
+from difflab.network_files import TERMS, USUAL, layer_table
+from difflab.study.declaration import PLACE, PlacedNetwork
 from difflab.summary import in_short
 
 
@@ -22,11 +23,11 @@ MISSING = "—"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: its title, its text from a row, and the measure that it belongs to."""
+    """One column of a table: its title, its text from a row, and the measures it belongs to, none for all."""
 
     title: str
     text: Callable[[Row], str]
-    measure: str | None = None
+    measures: tuple[str, ...] = ()
     narrow: bool = True
     """Whether it has a place in a terminal."""
 
@@ -68,13 +69,31 @@ def _ratio(over: str, under: str) -> Callable[[Row], str]:
     return text
 
 
+def _percent(part: str, whole: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        if row.get(part) is None or not row.get(whole):
+            return MISSING
+        return number(100 * row[part] / row[whole])
+
+    return text
+
+
+def _inverse(name: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        if row.get(name) is None:
+            return MISSING
+        return number(1 / row[name] if row[name] else math.inf)
+
+    return text
+
+
 def _words(name: str) -> Callable[[Row], str]:
     return lambda row: str(row.get(name) or MISSING)
 
 
-DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Network)} | USUAL
-TERMS_IN_NAMES = ("output", *TERMS, "init")
-NAMED = ("l1", "l2", "label_smoothing")
+DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(PlacedNetwork)} | USUAL
+TERMS_IN_NAMES = ("output", *TERMS, "init", *PLACE)
+NAMED = ("l1", "l2", "label_smoothing", *PLACE)
 """Terms whose figures say nothing without their names."""
 
 
@@ -116,7 +135,7 @@ def _ingredients(layers: list[dict[str, Any]]) -> Iterator[str]:
 def term_words(row: Row) -> list[str]:
     """What is not as usual, beside the layers."""
     said = {name: row[name] for name in TERMS_IN_NAMES if row.get(name) not in (None, DEFAULTS[name])}
-    return [f"{name} {value}" if name in NAMED else str(value) for name, value in said.items()]
+    return [f"{name} {value:g}" if name in NAMED else str(value) for name, value in said.items()]
 
 
 COLUMNS = (
@@ -124,18 +143,30 @@ COLUMNS = (
     Column("parameters", _number("parameters"), narrow=False),
     Column("method", _words("method")),
     Column("status", _words("status")),
-    Column("rel. error", _number("error_relative"), "accuracy"),
-    Column("ulp median", _number("error_ulp_median"), "accuracy"),
-    Column("ulp max", _number("error_ulp_max"), "accuracy"),
-    Column("worst entry", _words("worst_entry"), "accuracy", narrow=False),
-    Column("prepare s", _number("prepare_seconds"), "speed"),
-    Column("gradient s", _number("gradient_seconds"), "speed"),
-    Column("÷ primal", _ratio("gradient_seconds", "primal_seconds"), "speed"),
-    Column("÷ NumPy", _ratio("gradient_seconds", "handwritten_seconds"), "speed"),
-    Column("primal calls", _number("primal_calls"), "speed"),
-    Column("loss ops, tree", _number("loss_tree_ops"), "swell", narrow=False),
-    Column("gradient ops, tree", _number("gradient_tree_ops"), "swell"),
-    Column("gradient ops", _number("gradient_ops"), "swell"),
+    Column("rel. error", _number("error_relative"), ("accuracy",)),
+    Column("ulp median", _number("error_ulp_median"), ("accuracy",)),
+    Column("ulp max", _number("error_ulp_max"), ("accuracy",)),
+    Column("worst entry", _words("worst_entry"), ("accuracy",), narrow=False),
+    Column("prepare s", _number("prepare_seconds"), ("speed",)),
+    Column("gradient s", _number("gradient_seconds"), ("speed",)),
+    Column("÷ primal", _ratio("gradient_seconds", "primal_seconds"), ("speed",)),
+    Column("÷ NumPy", _ratio("gradient_seconds", "handwritten_seconds"), ("speed",)),
+    Column("entries", _number("judged_entries"), ("error_estimates",), narrow=False),
+    Column("understated %", _percent("understated_entries", "judged_entries"), ("error_estimates",)),
+    Column("true ÷ reported, worst", _inverse("reported_to_true_min"), ("error_estimates",)),
+    Column("reported ÷ true, median", _number("reported_to_true_median"), ("error_estimates",)),
+    Column("true rel. error, median", _number("true_error_relative_median"), ("error_estimates",)),
+    Column("silent %", _percent("silent_entries", "parameters"), ("error_estimates",)),
+    Column("flagged %", _percent("flagged_entries", "parameters"), ("error_estimates",)),
+    Column(
+        "of converged %",
+        _percent("converged_understated_entries", "converged_entries"),
+        ("error_estimates",),
+    ),
+    Column("primal calls", _number("primal_calls"), ("speed", "error_estimates")),
+    Column("loss ops, tree", _number("loss_tree_ops"), ("swell",), narrow=False),
+    Column("gradient ops, tree", _number("gradient_tree_ops"), ("swell",)),
+    Column("gradient ops", _number("gradient_ops"), ("swell",)),
 )
 
 LEGEND = {
@@ -157,12 +188,25 @@ LEGEND = {
         "nothing; tree: the expression written out; gradient ops: loss and gradient as the method computes them, for "
         "Symbolic after common subexpressions."
     ),
+    "error_estimates": (
+        "entries: those of the gradient of which the method reports an error that the certified truth can be held "
+        "against; understated: the error it reports is smaller than the true one; true ÷ reported, worst: inf where "
+        "an error is reported to be 0 and is not; reported ÷ true: below 1 where understated; true rel. error: of an "
+        "entry, divided by the entry; silent: entries of which it reports no error, or one of NaN or infinity, as "
+        "where a library raises; flagged: entries that the library says have not converged; of converged: understated "
+        "ones of those that it does not flag. Libraries run as they are set by default, on the loss as a function of "
+        "one parameter after the other. None of them promises a bound: SciPy reports the change by its last step, "
+        "numdifftools a difference of its extrapolations, jacobi a standard deviation; those of FiniteDifference are "
+        "meant as bounds where no kink is within a step. scale: what all parameters are multiplied by; x_shift, "
+        "y_shift: what is added to all inputs, to all targets. A study of nothing else calls no row wrong: errors "
+        "beyond those reported are its finding."
+    ),
 }
 
 
 def columns(measures: Sequence[str], narrow: bool = False) -> list[Column]:
     """The columns that these measures fill, all of them or those with a place in a terminal."""
-    return [c for c in COLUMNS if (c.measure is None or c.measure in measures) and (c.narrow or not narrow)]
+    return [c for c in COLUMNS if (not c.measures or set(c.measures) & set(measures)) and (c.narrow or not narrow)]
 
 
 def notes(rows: list[Row]) -> list[str]:
@@ -172,6 +216,11 @@ def notes(rows: list[Row]) -> list[str]:
     ]
     compiled = {row["method"]: row["kernel_compile_seconds"] for row in rows if row.get("kernel_compile_seconds")}
     said += [f"{method}: kernels compiled once for all networks in {number(s)} s" for method, s in compiled.items()]
+    said += [
+        f"{network_name(row)} {row['method']}: raised errors at {row['raised']}" for row in rows if row.get("raised")
+    ]
+    libraries = {row["method"]: row["library"] for row in rows if row.get("library")}
+    said += [f"{method}: {library}" for method, library in libraries.items()]
     busy = [f"{network_name(row)} {row['method']}" for row in rows if row.get("contended")]
     return said + ([f"timed on a contended machine: {'; '.join(busy)}"] if busy else [])
 
@@ -245,5 +294,5 @@ def from_csv(path: Any) -> list[Row]:
 
 def _whole(name: str, value: Any) -> Any:
     """Counts that shared a column with gaps come back as floats."""
-    counts = name.endswith(("_ops", "_calls", "_bytes", "_bits")) or name in ("parameters", "batch", "seed")
+    counts = name.endswith(("_ops", "_calls", "_bytes", "_bits", "_entries")) or name in ("parameters", "batch", "seed")
     return int(value) if counts and isinstance(value, float | str) else value

@@ -9,19 +9,20 @@ import numpy as np
 from difflab.backends import Certified
 from difflab.backends.certified import ENCLOSED, KINK
 from difflab.discrepancy import discrepancy, relative_in_norm
+from difflab.reference import Reference
 from difflab.study.measures.subject import Subject
 
 
 def measure(subject: Subject) -> dict[str, Any]:
     """Columns of the error; the certified back-end itself is not judged."""
     if isinstance(subject.prepared.backend, Certified):
-        return {"status": _reference_status(subject, "ok"), "certified_bits": subject.reference.bits}
+        return {"status": reference_status(subject.reference), "certified_bits": subject.reference.bits}
     found = discrepancy(subject.gradient, subject.reference)
     bounds = subject.prepared.predicted_error(subject.theta, subject.x, subject.y)
     predicted = relative_in_norm(bounds, subject.reference.gradient)
     keeps_word = found.error_relative <= (predicted if predicted < 1 else half_of_the_digits(subject.gradient))
     return {
-        "status": _reference_status(subject, "ok") if keeps_word else "wrong",
+        "status": reference_status(subject.reference) if keeps_word else "wrong",
         "error_relative": found.error_relative,
         "error_predicted": predicted,
         "error_ulp_median": found.error_ulp_median,
@@ -37,7 +38,7 @@ def half_of_the_digits(gradient: np.ndarray) -> float:
     return float(np.sqrt(np.finfo(gradient.dtype).eps))
 
 
-def _reference_status(subject: Subject, otherwise: str) -> str:
-    """A truth that is only an interval cannot decide; one at a kink says so."""
-    statuses = set(subject.reference.status)
-    return "undecided" if ENCLOSED in statuses else "kink" if KINK in statuses else otherwise
+def reference_status(reference: Reference) -> str:
+    """A truth that is only an interval cannot decide; one at a kink says so; else nothing is in the way."""
+    statuses = set(reference.status)
+    return "undecided" if ENCLOSED in statuses else "kink" if KINK in statuses else "ok"
