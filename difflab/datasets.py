@@ -40,7 +40,8 @@ def load(name: str) -> Dataset:
     """One of the data sets in ``DIGIT_SIZES``.
 
     The 1797 handwritten digits bundled with scikit-learn (UCI Optical Recognition of Handwritten Digits, test set
-    [Alpaydin, Kaynak 1998]), 8 x 8 pixels, or pooled to 4 x 4 or 2 x 2 by means of square blocks, or enlarged to 28 x 28.
+    [Alpaydin, Kaynak 1998]), 8 x 8 pixels, or pooled to 4 x 4 or 2 x 2 by means of square blocks, or enlarged to
+    28 x 28.
 
     Raises
     ------

@@ -101,7 +101,8 @@ def test_constant_columns_become_zero_and_others_keep_their_order():
 def test_an_unknown_name_is_refused_beside_the_known_ones(name):
     with pytest.raises(ValueError) as raised:
         datasets.load(name)
-    assert str(raised.value).startswith(f"unknown dataset {name!r}; known: digits-28x28, digits-2x2, digits-4x4, digits-8x8")
+    known = ", ".join(sorted(DIGIT_SIZES))
+    assert str(raised.value).startswith(f"unknown dataset {name!r}; known: {known}")
 
 
 def test_a_missing_scikit_learn_is_named_with_the_line_that_installs_it(monkeypatch):
