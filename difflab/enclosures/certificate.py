@@ -7,9 +7,10 @@ gradient's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ from difflab.enclosures.derivatives import Point
 from difflab.enclosures.enclosed import ENCLOSED, KINK, Enclosed
 from difflab.enclosures.precision import FIRST_BITS, MAX_BITS, doubling
 from difflab.network import MLP
-from difflab.number_systems import BALLS, SERIES, SERIES_BOTH_SIDES, Array, ball_precision
+from difflab.number_systems import BALLS, FORMATS, SERIES, SERIES_BOTH_SIDES, Array, ball_precision
 from difflab.program import primal
 
 
@@ -28,10 +29,18 @@ DIFFERENCE_DIGITS = 80
 """Digits to which a central difference follows its derivative, where that is of order 1."""
 
 MAX_DIFFERENCE_WORK = 20_000
-MAX_SYMBOLIC_WORK = 100_000
+MAX_SYMBOLIC_WORK = 50_000
 """Some seconds' worth of what each of the two costs most of."""
 
-ROUTES = POWER_SERIES, SYMBOLIC, DIFFERENCES = "power series", "symbolic", "central differences"
+RouteName = Literal["power series", "symbolic", "central differences"]
+POWER_SERIES: RouteName = "power series"
+SYMBOLIC: RouteName = "symbolic"
+DIFFERENCES: RouteName = "central differences"
+ROUTES = POWER_SERIES, SYMBOLIC, DIFFERENCES
+
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Size = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,20 +48,21 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes
     ----------
-    name : ``"power series"``, ``"symbolic"`` or ``"central differences"``.
+    name : one of ``ROUTES``.
     n_checks : directions, or entries, that were compared.
     holds : whether all enclosures overlapped.
     gradient_radius, route_radius : the largest radii of the two sides, relative to what the gradient's entries add up
         to along a direction, or to the entry.
-    detects : the least relative error in any one entry that is sure to have been noticed.
+    detects : the least relative error that is sure to have been noticed in any one entry, unless that is only
+        enclosed, or subnormal.
     """
 
-    name: str
-    n_checks: int
+    name: RouteName
+    n_checks: Count
     holds: bool
-    gradient_radius: float
-    route_radius: float
-    detects: float
+    gradient_radius: Size
+    route_radius: Size
+    detects: Size
 
     def __str__(self) -> str:
         verdict = "holds" if self.holds else "BROKEN"
@@ -90,6 +100,10 @@ class _Comparison:
     def overlaps(self) -> bool:
         return bool(self.of_gradient.overlaps(self.of_route))
 
+    @property
+    def is_finite(self) -> bool:
+        return all(np.isfinite(self.relative(ball)) for ball in (self.of_gradient, self.of_route))
+
     def relative(self, ball: Any) -> float:
         return float((ball.rad() / self.weight).upper()) if self.weight else np.inf
 
@@ -115,14 +129,15 @@ def certify(
     if not (point.is_finite and np.isfinite(found.lower).all() and np.isfinite(found.upper).all()):
         return Certificate(())
     smooth = np.flatnonzero(found.status != KINK)
-    compared = {}
+    compared: dict[RouteName, list[_Comparison]] = {}
     if POWER_SERIES in routes:
         compared[POWER_SERIES] = _along_directions(point, found, n_directions, np.random.default_rng(seed))
     if SYMBOLIC in routes and _symbolic_work(net, point) <= MAX_SYMBOLIC_WORK:
         compared[SYMBOLIC] = _symbolic(net, point, found, smooth)
     if DIFFERENCES in routes and _difference_work(point) <= MAX_DIFFERENCE_WORK:
         compared[DIFFERENCES] = _differences(point, found, smooth)
-    return Certificate(tuple(_route(name, made) for name, made in compared.items() if made))
+    telling = {name: [comparison for comparison in made if comparison.is_finite] for name, made in compared.items()}
+    return Certificate(tuple(_route(name, made) for name, made in telling.items() if made))
 
 
 def _difference_work(point: Point) -> int:
@@ -131,15 +146,20 @@ def _difference_work(point: Point) -> int:
 
 
 def _symbolic_work(net: MLP, point: Point) -> int:
-    """In operations of the loss written out: one derivative of it for every parameter."""
-    batch = len(point.x) if net.program.couples_samples else 1
-    return loss_tree_operations(net.program, net.n_params, batch) * net.n_params
+    """In operations of the loss written out: one derivative of it for every parameter.
+
+    SymPy goes through the orders in which the pieces of a maxout may lie, and of all maxouts together.
+    """
+    batch, program = len(point.x) if net.program.couples_samples else 1, net.program
+    maxouts = (step for step in program.instructions if step.operation == "maxout")
+    orders = math.prod(math.factorial(program.widths[step.inputs[0]] // step.width) for step in maxouts)
+    return loss_tree_operations(program, net.n_params, batch) * net.n_params * orders
 
 
-def _route(name: str, compared: list[_Comparison]) -> Route:
+def _route(name: RouteName, compared: list[_Comparison]) -> Route:
     """A relative error in an entry is noticed once it moves its side by more than both radii, twice."""
-    gradient_radius = max((c.relative(c.of_gradient) for c in compared), default=0.0)
-    route_radius = max((c.relative(c.of_route) for c in compared), default=0.0)
+    gradient_radius = max(c.relative(c.of_gradient) for c in compared)
+    route_radius = max(c.relative(c.of_route) for c in compared)
     return Route(
         name=name,
         n_checks=len(compared),
@@ -167,7 +187,7 @@ def _along_a_direction(point: Point, found: Enclosed, rng: np.random.Generator) 
     def compare(bits: int) -> tuple[_Comparison, bool]:
         direction = BALLS.array(mantissas) * _powers_of_two(exponents)
         terms = _balls(found) * direction
-        inner, weight = terms.sum(), _least(terms[found.nearest != 0])
+        inner, weight = terms.sum(), _least(terms[_is_certain(found)])
         line = SERIES.line(BALLS.array(point.theta), direction)
         slope = primal(point.program, SERIES, line, SERIES.array(point.x), SERIES.array(point.y))[1]
         return _Comparison(inner, slope, weight), bool(slope.rad() <= inner.rad() or slope.rad() <= SHARP * weight)
@@ -191,20 +211,29 @@ def _symbolic(net: MLP, point: Point, found: Enclosed, entries: np.ndarray) -> l
 SHARP = 2.0**-60
 """Of the least entry's weight: a radius beyond which more precision would not make a certificate more telling."""
 
+DOUBT = 64
+"""Bits to which an entry must be known to count as much as the others along a direction."""
+
 
 def _exponents(found: Enclosed) -> np.ndarray:
     """Of powers of two that bring all entries to one size; those that are known badly count for little."""
-    with np.errstate(over="ignore"):
-        doubt = np.where(found.status == ENCLOSED, (found.upper - found.lower) * 2.0**40, 0.0)
-    sizes = np.frexp(np.maximum(np.abs(found.nearest), doubt))[1]
+    nearest, radius = (np.frexp(a)[1] for a in (found.nearest, found.radius))
     known = found.nearest != 0
-    return -np.where(known, sizes, np.median(sizes[known]).astype(int) if known.any() else 0)
+    sizes = np.where(known, nearest, np.median(nearest[known]).astype(int) if known.any() else 0)
+    return -np.where(found.radius > 0, np.maximum(sizes, radius + DOUBT), sizes)
+
+
+def _is_certain(found: Enclosed) -> np.ndarray:
+    """Whether an entry is known well enough to speak of a relative error in it."""
+    return (found.status != ENCLOSED) & (np.abs(found.nearest) >= FORMATS["float64"].smallest_normal)
 
 
 def _powers_of_two(exponents: np.ndarray) -> Array:
     from flint import arb
 
-    return np.frompyfunc(lambda e: arb((1, int(e))), 1, 1)(exponents)
+    distinct, which = np.unique(exponents, return_inverse=True)
+    powers = np.array([arb((1, int(exponent))) for exponent in distinct], object)
+    return powers[which]
 
 
 def _balls(found: Enclosed) -> Array:
@@ -221,7 +250,10 @@ def _least(terms: Array) -> float:
 
 def _of_entry(found: Enclosed, i: int, route: Any) -> _Comparison:
     """An entry beside what the route gives for it; where it is 0, errors are absolute."""
-    return _Comparison(_balls(found.mapped(lambda a: a[i : i + 1]))[0], route, abs(float(found.nearest[i])) or 1.0)
+    entry = found.mapped(lambda a: a[i : i + 1])
+    size = abs(float(found.nearest[i]))
+    weight = size if _is_certain(entry)[0] else (np.inf if size else 1.0)
+    return _Comparison(_balls(entry)[0], route, weight)
 
 
 def _differences(point: Point, found: Enclosed, entries: np.ndarray) -> list[_Comparison]:

@@ -72,9 +72,9 @@ def enclosed(balls: Array, bits: int) -> Enclosed:
         to_next, to_last = (np.abs(np.nextafter(nearest, way) - nearest) for way in (np.inf, -np.inf))
         above, below = residual + radius, residual - radius
         is_unique = (2 * above * _ROUNDING < to_next) & (-2 * below * _ROUNDING < to_last)
+        lower = np.where(below >= 0, nearest, np.nextafter(nearest, -np.inf))
+        upper = np.where(above <= 0, nearest, np.nextafter(nearest, np.inf))
     is_unique &= np.isfinite(to_next + to_last)
-    lower = np.where(below >= 0, nearest, np.nextafter(nearest, -np.inf))
-    upper = np.where(above <= 0, nearest, np.nextafter(nearest, np.inf))
     for i in np.flatnonzero(~is_unique):
         lower[i], upper[i], is_unique[i] = _exactly(flat[i])
     status = np.where(is_unique, ROUNDED, ENCLOSED)
