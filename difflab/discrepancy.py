@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from difflab.backends.certified import KINK, Enclosure
-from difflab.backends.rounding import rounding_errors
+from difflab.enclosures.rounding import rounding_errors
 from difflab.errors import known
 from difflab.number_systems import FORMATS
 from difflab.reference import Reference

@@ -170,8 +170,13 @@ def _check_content(header: _Header, content: dict[str, np.ndarray]) -> None:
     status = content["status"]
     if status.shape != (net.n_params,) or not set(status.tolist()) <= {ROUNDED, ENCLOSED, KINK}:
         raise ValueError(f"status {status.shape}; must hold {net.n_params} statuses")
+    if not (content["radius"] >= 0).all():
+        raise ValueError("a radius that is negative or no number")
     if header.conventions != CONVENTIONS or not 0 <= header.bits <= 2**24:
         raise ValueError(f"conventions or {header.bits} bits that this version does not write")
+    routes = [route.name for route in header.certificate.routes]
+    if not header.certificate.holds or len(set(routes)) < len(routes):
+        raise ValueError("a certificate that does not hold, or has a route twice")
     _check_bounds(content, status == ROUNDED)
     if any(content[name].shape != () or content[name].dtype != np.float64 for name in SCALARS):
         raise ValueError("a value that is no float64")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import mpmath
 import numpy as np
@@ -56,6 +56,24 @@ def loss_mpmath(net: dl.MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray, di
     """The loss of a batch at exactly these floats, to some ``digits`` digits."""
     with mpmath.workdps(digits):
         return _loss(net, *_exact_arguments(net, theta, x, y), mpmath)
+
+
+class Evaluation(NamedTuple):
+    """Outputs and loss of every sample, and the loss of the batch."""
+
+    outputs: Rows
+    losses: Row
+    loss: Any
+
+
+def evaluated_along(
+    net: dl.MLP, arguments: tuple[np.ndarray, ...], theta_dot: np.ndarray, x_dot: np.ndarray, t: Any
+) -> Evaluation:
+    """All at theta + t theta_dot and x + t x_dot, in mpmath's numbers at its working precision."""
+    centre, rows, targets = _exact_arguments(net, *arguments)
+    lines = [centre, *rows], [_exact(theta_dot), *map(_exact, x_dot)]
+    moved, *x = [[a + t * b for a, b in zip(*pair, strict=True)] for pair in zip(*lines, strict=True)]
+    return _evaluate(net, moved, x, targets, mpmath)
 
 
 def central_difference_80_digits(net: dl.MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Row:
@@ -279,6 +297,10 @@ class Theta:
 
 
 def _loss(net: dl.MLP, theta: Row, x: Rows, targets: Rows, m: ModuleType) -> Any:
+    return _evaluate(net, theta, x, targets, m).loss
+
+
+def _evaluate(net: dl.MLP, theta: Row, x: Rows, targets: Rows, m: ModuleType) -> Evaluation:
     cut = Theta(theta, getattr(m, "mpf", float))
     outputs = _through(net.layers, cut, x, m)
     assert not cut.rest
@@ -286,7 +308,7 @@ def _loss(net: dl.MLP, theta: Row, x: Rows, targets: Rows, m: ModuleType) -> Any
     losses = [_loss_of_sample(net.loss, z, target, m) for z, target in zip(outputs, targets, strict=True)]
     l1, l2 = cut.number(net.l1), cut.number(net.l2)
     penalties = [l1 * abs(w) + l2 / 2 * w**2 for weight in cut.weights for w in weight]
-    return sum(losses) / _parts(net, len(x)) + sum(penalties)
+    return Evaluation(outputs, losses, sum(losses) / _parts(net, len(x)) + sum(penalties))
 
 
 def _through(layers: Any, theta: Theta, rows: Rows, m: ModuleType) -> Rows:

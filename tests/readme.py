@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -14,6 +15,9 @@ import difflab as dl
 from difflab.initialisation import INITIALISATIONS
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
+from difflab.study import tables
+from difflab.study.reading import read_study
+from difflab.study.report import machine
 
 
 ROOT = Path(__file__).parents[1]
@@ -37,10 +41,55 @@ def example_output() -> str:
     return printed.getvalue()
 
 
-def committed_table() -> str:
-    """The table as it was committed: a study that was run here since must not make the README wrong."""
-    shown = subprocess.run(["git", "show", "HEAD:results/headline/table.md"], cwd=ROOT, capture_output=True, text=True)
-    return shown.stdout if shown.returncode == 0 else (ROOT / "results/headline/table.md").read_text()
+LEFT_OUT = ("ulp p99", "error ÷ bound, max", "bound ÷ error, median")
+"""Columns of the table of the headline study that the first page can do without."""
+
+OF_CERTIFIED = ("network", "parameters", "gradient s", "÷ backprop", "loaded MB", "peak MB", "rounded", "enclosed",
+                "kink", "certificate s", "detects")  # fmt: skip
+NOT_MEASURED = "Not measured yet.\n"
+
+
+def recorded(study: str, name: str, committed: bool) -> str | None:
+    """What a study left in a file, as it was committed, or else as it lies here.
+
+    A study that was run here since must not make the README wrong.
+    """
+    path = f"results/{study}/{name}"
+    shown = subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, text=True)
+    if committed and shown.returncode == 0:
+        return shown.stdout
+    return (ROOT / path).read_text() if (ROOT / path).exists() else None
+
+
+def recorded_rows(study: str, committed: bool = True) -> list[dict]:
+    text = recorded(study, "rows.csv", committed)
+    return [] if text is None else tables.from_csv(io.StringIO(text))
+
+
+def recorded_machine(study: str, committed: bool) -> str:
+    return machine(json.loads(recorded(study, "provenance.json", committed)))
+
+
+def headline_table(committed: bool = True) -> str:
+    """The table of the headline study, from its rows, without columns that the first page can do without."""
+    study, rows = read_study(ROOT / "studies/headline.toml"), recorded_rows("headline", committed)
+    return tables.markdown(study.question, study.measures, rows, recorded_machine("headline", committed), LEFT_OUT)
+
+
+def agreement_table(committed: bool = True) -> str:
+    """Where two methods of the study of truth agree and neither is right."""
+    if not (rows := recorded_rows("truth", committed)):
+        return NOT_MEASURED
+    return "\n".join([*tables.agreements(rows), "", recorded_machine("truth", committed), ""])
+
+
+def certified_table(committed: bool = True) -> str:
+    """The rows of the certified back-end in the study of what it costs."""
+    rows = [row for row in recorded_rows("certified", committed) if row["method"] == "Certified()"]
+    if not rows:
+        return NOT_MEASURED
+    shown = [column for column in tables.COLUMNS if column.title in OF_CERTIFIED]
+    return "\n".join([*tables.lines_of(shown, rows), "", recorded_machine("certified", committed), ""])
 
 
 def operation_examples() -> dict[str, dl.MLP]:
@@ -135,10 +184,11 @@ def with_parts(text: str, parts: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    table = (ROOT / "results/headline/table.md").read_text()
     parts = {
         "example output": f"```text\n{example_output()}```\n",
-        "headline table": table,
+        "headline table": headline_table(committed=False),
+        "agreement table": agreement_table(committed=False),
+        "certified table": certified_table(committed=False),
         "support table": support_table(),
         "activation table": activation_table(),
         "loss table": loss_table(),

@@ -146,6 +146,7 @@ CORNERS: dict[str, tuple[arb, str]] = {
     "the largest number": (ball(LARGEST), ROUNDED),
     "the largest number and a third of an ulp": (ball(LARGEST + Fraction(2) ** 969), ROUNDED),
     "minus the largest number and a third of an ulp": (ball(-LARGEST - Fraction(2) ** 969), ROUNDED),
+    "an ulp around the largest number": (ball(LARGEST, 2.0**971), ENCLOSED),
     "half an ulp beyond the largest": (ball(Fraction(LARGEST) + Fraction(2) ** 970), ROUNDED),
     "around half an ulp beyond the largest": (ball(Fraction(LARGEST) + Fraction(2) ** 970, 2.0**900), ENCLOSED),
     "beyond every float": (ball(Fraction(2) ** 5000), ROUNDED),

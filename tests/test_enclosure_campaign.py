@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -177,7 +178,10 @@ def check(seed: int, tamper: Tamper | None = None) -> tuple[Counter, list[str]]:
     given = checked(net, *arguments, DTYPES)
     point = Point(net.program, given.theta, given.x, given.y)
     entries = range(net.n_params) if seed % ALL_ENTRIES == 0 else ()
-    true = truth(point, made, entries, np.random.default_rng([8, seed]))
+    try:
+        true = truth(point, made, entries, np.random.default_rng([8, seed]))
+    except ArithmeticError:
+        return Counter({"networks": 1, "entries": net.n_params, "undecided": net.n_params}), []
     with ball_precision(precisions(made)[0]):
         found = [f"{seed}: {violation}" for violation in violations(made, true)]
         n_undecided = undecided(made, true)
@@ -297,6 +301,16 @@ def with_one_entry_off(made: Enclosure) -> Enclosure:
     if len(normal):
         residual[normal[-1]] += 1e-12 * made.gradient[normal[-1]]
     return replace(made, residual=residual)
+
+
+def test_a_network_without_a_truth_is_undecided_and_ends_no_campaign(monkeypatch):
+    def refused(*_: Any) -> Truth:
+        raise ValueError("planted")
+
+    monkeypatch.setattr(sys.modules[__name__], "_truth", refused)
+    figures = campaign(2)
+    assert figures["networks"] == 2
+    assert figures["undecided"] == figures["entries"] > 0
 
 
 def test_processes_find_what_one_finds():

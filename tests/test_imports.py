@@ -39,7 +39,7 @@ RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
 FREE = ("errors", "files", "datasets", "documents")
 """They import nothing of ours but ``errors``, and anyone may import them."""
 
-SHARED_BY_BACKENDS = ("arguments", "contract", "rounding")
+SHARED_BY_BACKENDS = ("arguments", "contract")
 
 DOORS = {
     "difflab.kernels": ("difflab/kernels/", "difflab/backends/backprop.py", "difflab/registration.py"),

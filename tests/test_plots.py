@@ -122,3 +122,67 @@ def test_ratios_without_bound_end_at_the_edge():
 def test_estimates_of_refused_rows_alone_are_a_figure(tmp_path):
     (path, _) = plots.write(plots.figures(["error_estimates"], ESTIMATES[3:]), tmp_path)
     assert path.name == "estimates.svg"
+
+
+def of_truth(method, scale, median, **changes):
+    ulps = {"error_ulp_median": median, "error_ulp_p99": 10 * median, "error_ulp_max": 100 * median}
+    names = {"network": "4-3-10", "hidden": "tanh", "parameters": 55, "method": method, "status": "ok", "scale": scale}
+    return names | ulps | {"error_relative": 1e-16 * scale, "condition": scale, "dtype": "float64"} | changes
+
+
+NOTHING = dict.fromkeys(["error_ulp_median", "error_ulp_p99", "error_ulp_max", "error_relative"])
+FAMILY = [
+    *(of_truth("A()", scale, 2.0) for scale in (16.0, 1.0, 4.0)),
+    *(of_truth("B()", scale, 1e6) for scale in (1.0, 4.0)),
+    of_truth("B()", 16.0, 0, **NOTHING | {"status": "refused"}),
+    *(of_truth("Certified()", scale, 0, **NOTHING) for scale in (1.0, 4.0, 16.0)),
+    of_truth("A()", 1.0, 0.0, hidden="relu", error_ulp_p99=0.0, error_ulp_max=float("inf")),
+]
+
+
+def test_networks_that_differ_in_one_thing_have_a_panel():
+    figure = plots.figures(["accuracy"], FAMILY)["families"]
+    axes = figure.axes[0]
+    assert axes.get_title() == "4-3-10 tanh"
+    assert axes.get_xlabel().startswith("scale")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "16"]
+    assert axes.get_yscale() == "log"
+    assert [text.get_text() for text in axes.texts] == ["refused"]
+    drawn = [line.get_ydata() for line in axes.get_lines()]
+    assert sum(list(line) == [2.0, 200.0] for line in drawn) == 3
+    assert sum(list(line) == [20.0] for line in drawn) == 3
+    assert axes.get_legend_handles_labels()[1] == ["A()", "B()"]
+
+
+def test_errors_beyond_the_panel_are_at_its_edge():
+    rows = [of_truth("A()", scale, 0.0, error_ulp_max=float("inf")) for scale in (1.0, 4.0, 16.0)]
+    drawn = [list(line.get_ydata()) for line in plots.figures(["accuracy"], rows)["families"].axes[0].get_lines()]
+    assert drawn.count([plots.LEAST_ULP, plots.MOST_ULP]) == 3
+
+
+def test_networks_that_all_have_a_panel_are_not_listed_as_well():
+    alone = FAMILY[-1]
+    assert set(plots.figures(["accuracy"], FAMILY)) == {"error", "families"}
+    assert set(plots.figures(["accuracy"], [row for row in FAMILY if row is not alone])) == {"families"}
+
+
+def test_errors_are_drawn_by_condition_beside_what_rounding_makes_of_it():
+    single = [of_truth("C()", scale, 1.0, dtype="float32", error_relative=1e-7) for scale in (1.0, 4.0)]
+    axes = plots.figures(["condition"], FAMILY + single)["condition"].axes[0]
+    drawn = lines_of(axes)
+    assert drawn["A()"] == [[16.0, 1.6e-15], [1.0, 1e-16], [4.0, 4e-16], [1.0, 1e-16]]
+    assert drawn["condition · u of float64"] == [[1.0, 2.0**-53], [16.0, 2.0**-49]]
+    assert drawn["condition · u of float32"] == [[1.0, 2.0**-24], [16.0, 2.0**-20]]
+    assert "Certified()" not in drawn
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+
+
+def lines_of(axes):
+    return {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+
+
+def test_figures_of_truth_are_written_even_where_nothing_is_known(tmp_path):
+    unknown = [row | {"condition": None} for row in FAMILY]
+    paths = plots.write(plots.figures(["accuracy", "condition", "agreement"], unknown), tmp_path)
+    names = {path.name for path in paths if path.suffix == ".svg"}
+    assert names == {"error.svg", "families.svg", "condition.svg"}

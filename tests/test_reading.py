@@ -9,6 +9,7 @@ from difflab.backends import Backprop, FiniteDifference
 from difflab.documents import InvalidFile
 from difflab.network_files import read_network
 from difflab.peers import PEERS, ScipyDifferentiate
+from difflab.study.cells import cells
 from difflab.study.declaration import build_backend
 from difflab.study.reading import checked_backend, read_study
 
@@ -253,6 +254,9 @@ def test_a_network_says_where_it_is_differentiated(study):
         ('scale = "large"', "networks[0].scale: Expected `float`, got `str`, got 'large'"),
         ("scale = true", "networks[0].scale: Expected `float`, got `bool`, got True"),
         ("scales = 2.0", "networks[0]: unknown field 'scales'"),
+        ("batch = 0", "networks[0].batch must be from 1 to 1797, got 0"),
+        ("batch = 1798", "networks[0].batch must be from 1 to 1797, got 1798"),
+        ("batch = 2.5", "networks[0].batch: Expected `int | null`, got `float`, got 2.5"),
     ],
 )
 def test_a_place_that_will_not_do_has_its_line(study, field, message):
@@ -288,10 +292,22 @@ def test_networks_in_other_places_do_not_repeat_one_another(study):
         entries = [f"[[networks]]{network.format(field)}" for field in (first, second)]
         return f"{header}{entries[0]}{entries[1]}[[backends]]{backend}"
 
-    for first, second in (("", "scale = 2.0"), ("x_shift = 1.0", "y_shift = 1.0")):
+    for first, second in (("", "scale = 2.0"), ("x_shift = 1.0", "y_shift = 1.0"), ("", "batch = 1")):
         assert len(read_study(study(twice(first, second))).networks) == 2
     (repeated,) = problems_of(study(twice("", "scale = 1")))
     assert repeated[1] == "networks[1] repeats networks[0]; remove one"
+
+
+def test_a_network_may_have_a_batch_of_its_own(study):
+    declared = read_study(study("batch = 16\n" + PLACED.format("batch = 7").replace("[[backends]]", OTHER)))
+    assert [cell.task.batch for cell in cells(declared)] == [7, 16]
+
+
+OTHER = """[[networks]]
+widths = [4, 3, 10]
+data = "digits-2x2"
+
+[[backends]]"""
 
 
 def test_a_network_file_has_no_place(tmp_path):

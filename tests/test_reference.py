@@ -109,11 +109,25 @@ def test_what_was_read_can_judge_and_be_checked_again(written):
 
 def test_the_header_states_network_and_conventions(written):
     header = header_of(written)
-    assert header["format"] == "difflab reference 2"
+    assert header["format"] == "difflab reference 3"
     assert header["network"]["n_inputs"] == 3
     assert [layer["kind"] for layer in header["network"]["layers"]] == ["dense", "dense"]
     assert [layer["activation"] for layer in header["network"]["layers"]] == ["relu", "tanh"]
     assert "weight is (out, in)" in header["conventions"]
+
+
+def test_the_header_states_the_certificate(written):
+    (route,) = header_of(written)["certificate"]["routes"]
+    assert route["name"] == "power series"
+    assert (route["n_checks"], route["holds"]) == (2, True)
+    assert route["gradient_radius"] + route["route_radius"] < route["detects"] < 1e-20
+
+
+def test_a_thorough_certificate_comes_back(tmp_path):
+    truth = dl.reference_gradient(NET, made().theta, made().x, made().y, thorough=True)
+    reference.write(truth, tmp_path / "truth.npz")
+    assert len(truth.certificate.routes) == 3
+    assert reference.read(tmp_path / "truth.npz").certificate == truth.certificate
 
 
 def test_a_network_whose_widths_are_numpy_integers_can_be_written(tmp_path):
@@ -258,7 +272,7 @@ def test_an_array_too_many_is_refused(written):
     assert "extra" in complaint(written)
 
 
-@pytest.mark.parametrize("name", ["theta", "gradient", "residual", "lower", "upper"])
+@pytest.mark.parametrize("name", ["theta", "gradient", "residual", "radius", "lower", "upper"])
 def test_arrays_that_do_not_fit_the_network_are_refused(name, written):
     rewrite(written, {f"{name}.npy": npy(np.zeros(3))})
     assert f"{NET.n_params}" in complaint(written).replace(str(written), "")
@@ -273,6 +287,9 @@ def test_arrays_that_do_not_fit_the_network_are_refused(name, written):
         ("x", np.zeros((2, 7))),
         ("y", np.zeros(9)),
         ("gradient", np.zeros(NET.n_params, complex)),
+        ("radius", np.zeros(NET.n_params, np.float32)),
+        ("radius", np.full(NET.n_params, -1.0)),
+        ("radius", np.full(NET.n_params, np.nan)),
         ("theta", np.zeros(NET.n_params, np.int8)),
     ],
 )
@@ -292,11 +309,41 @@ def with_network(header: dict, **changed: object) -> dict:
     return {**header, "network": {**header["network"], **changed}}
 
 
+def with_route(header: dict, **changed: object) -> dict:
+    """The header with its one route changed; what is None is left out."""
+    (route,) = header["certificate"]["routes"]
+    route = {name: entry for name, entry in {**route, **changed}.items() if entry is not None}
+    return {**header, "certificate": {"routes": [route]}}
+
+
+CERTIFICATES: dict[str, Callable[[dict], dict]] = {
+    "no certificate": lambda header: {k: v for k, v in header.items() if k != "certificate"},
+    "a certificate that is null": lambda header: {**header, "certificate": None},
+    "a certificate that is a list": lambda header: {**header, "certificate": []},
+    "a certificate without routes": lambda header: {**header, "certificate": {}},
+    "a certificate with a field too many": lambda header: {**header, "certificate": {"routes": [], "run": "rm"}},
+    "routes that are text": lambda header: {**header, "certificate": {"routes": "power series"}},
+    "a certificate that does not hold": lambda header: with_route(header, holds=False),
+    "a route without a verdict": lambda header: with_route(header, holds=None),
+    "a verdict that is text": lambda header: with_route(header, holds="true"),
+    "a route with a field too many": lambda header: with_route(header, seed=0),
+    "an unknown route": lambda header: with_route(header, name="\x1b[2Jtrust me"),
+    "no checks": lambda header: with_route(header, n_checks=0),
+    "checks that are no integer": lambda header: with_route(header, n_checks=0.5),
+    "a negative radius": lambda header: with_route(header, gradient_radius=-1.0),
+    "a radius that is text": lambda header: with_route(header, route_radius="0"),
+    "no number for what it detects": lambda header: with_route(header, detects=float("nan")),
+    "infinity for what it detects": lambda header: with_route(header, detects=float("inf")),
+    "a route twice": lambda header: {
+        **header, "certificate": {"routes": header["certificate"]["routes"] * 2}
+    },
+}  # fmt: skip
+
 HEADERS: dict[str, Callable[[dict], str]] = {
     "no JSON": lambda header: "{",
     "not UTF-8": lambda header: '"\udc80"'.encode("utf-8", "surrogateescape").decode("latin-1") + "\x80",
     "no object": lambda header: "[1]",
-    "another format": lambda header: json.dumps({**header, "format": "difflab reference 1"}),
+    "another format": lambda header: json.dumps({**header, "format": "difflab reference 2"}),
     "a field missing": lambda header: json.dumps({k: v for k, v in header.items() if k != "bits"}),
     "a field too many": lambda header: json.dumps({**header, "run": "rm -rf /"}),
     "a field of another type": lambda header: json.dumps({**header, "value": "0.5"}),
@@ -328,6 +375,17 @@ HEADERS: dict[str, Callable[[dict], str]] = {
 def test_a_tampered_header_is_refused(case, written):
     rewrite_header(written, HEADERS[case](header_of(written)))
     complaint(written)
+
+
+@pytest.mark.parametrize("case", CERTIFICATES)
+def test_a_tampered_certificate_is_refused(case, written):
+    rewrite_header(written, json.dumps(CERTIFICATES[case](header_of(written))))
+    complaint(written)
+
+
+def test_what_a_certificate_claims_is_not_believed_but_made_again(written):
+    rewrite_header(written, json.dumps(with_route(header_of(written), detects=0.0, n_checks=10**9)))
+    assert reference.verify(reference.read(written)) == made().certificate
 
 
 def test_deep_nesting_in_a_field_that_nobody_asked_for_is_refused(written):

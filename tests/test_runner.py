@@ -49,9 +49,12 @@ CENTRAL, COMPLEX = (f'name = "finite_difference"\nscheme = "{scheme}"' for schem
 CERTIFIED = 'name = "certified"'
 
 
+EVERY_MEASURE = ("accuracy", "speed", "swell", "condition", "agreement", "certificate")
+
+
 def test_every_measure_fills_its_columns(tmp_path):
     backends = (CERTIFIED, 'name = "symbolic"', CENTRAL, 'name = "backprop"')
-    path = declare(tmp_path, *backends, measures=("accuracy", "speed", "swell"))
+    path = declare(tmp_path, *backends, measures=EVERY_MEASURE)
     rows = run(read_study(path), tmp_path / "results")
     assert [row["status"] for row in rows] == ["ok"] * 4
     assert all(row["gradient_seconds"] > 0 and row["primal_seconds"] > 0 for row in rows)
@@ -63,6 +66,81 @@ def test_every_measure_fills_its_columns(tmp_path):
     assert central["primal_calls"] == 2 * central["parameters"] + 1
     assert backprop["kernel_compile_seconds"] > backprop["prepare_seconds"]
     assert all(row["loss_tree_ops"] == rows[0]["loss_tree_ops"] for row in rows)
+    assert all(0 < row["condition"] == rows[0]["condition"] for row in rows)
+    assert [row.get("agrees_with") for row in rows].count(None) == 1
+    assert [row.get("rounded_entries") for row in rows] == [certified["parameters"], None, None, None]
+    assert [row.get("backprop_seconds", 0) > 0 for row in rows] == [True, False, False, False]
+    assert certified["certificate_detects"] < 1e-20
+    assert all(row["loaded_bytes"] <= row["peak_bytes"] for row in rows)
+
+
+def of_task(tmp_path, backend, *measures):
+    (cell,) = cells(read_study(declare(tmp_path, backend, measures=measures)))
+    return cell, tmp_path / "reference.npz"
+
+
+def test_what_all_methods_of_a_task_share_is_made_once(tmp_path):
+    cell, path = of_task(tmp_path, CENTRAL, "accuracy", "condition", "agreement")
+    assert [measure for _, measure in runner._parts_to_make(cell, path)] == ["", "condition", "agreement"]
+    worker.make_reference(cell.task, path)
+    assert [measure for _, measure in runner._parts_to_make(cell, path)] == ["condition", "agreement"]
+    for measure in ("condition", "agreement"):
+        assert worker.make_part(measure, cell.task, path) == {"status": "ok"}
+    assert list(runner._parts_to_make(cell, path)) == []
+    row = worker.run_cell(cell, path)
+    assert row["condition"] > 0
+    assert row["agrees_with"]
+    path.write_bytes(path.read_bytes()[:1000])
+    assert [what for what, _ in runner._parts_to_make(cell, path)] == [
+        "reference", "figures for condition", "figures for agreement",
+    ]  # fmt: skip
+
+
+def test_only_what_is_asked_for_is_made(tmp_path):
+    cell, path = of_task(tmp_path, CENTRAL, "accuracy", "speed")
+    assert list(runner._parts_to_make(cell, path)) == [("reference", "")]
+    worker.make_reference(cell.task, path)
+    row = worker.run_cell(cell, path)
+    assert not {"condition", "agrees_with", "rounded_entries", "backprop_seconds"} & set(row)
+
+
+@pytest.mark.parametrize(
+    ("backend", "measures", "compiled"),
+    [
+        (CENTRAL, ["accuracy", "speed"], []),
+        (CERTIFIED, ["accuracy"], []),
+        (CERTIFIED, ["speed"], ["backprop"]),
+        (CENTRAL, ["agreement"], ["backprop"]),
+        ('name = "backprop"', ["speed"], ["backprop"]),
+    ],
+)
+def test_kernels_are_compiled_before_the_cells_that_run_them(tmp_path, backend, measures, compiled):
+    """A cell that compiled them itself would spend its own limit on it."""
+    cell, _ = of_task(tmp_path, backend, *measures)
+    assert [declared["name"] for declared in runner._compiled_for(cell)] == compiled
+
+
+def test_figures_that_could_not_be_made_leave_no_row(tmp_path, monkeypatch):
+    study = read_study(declare(tmp_path, CENTRAL, measures=("accuracy", "condition")))
+    ask = runner._Workers._ask
+
+    def fails(self, request, limit_seconds):
+        return {"status": "timeout", "reason": "planted"} if request.measure else ask(self, request, limit_seconds)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(runner._Workers, "_ask", fails)
+        (row,) = run(study, tmp_path / "results")
+    assert (row["status"], row["reason"]) == ("undecided", "no figures for condition: planted")
+    assert runner.finished_rows(study, tmp_path / "results") == []
+
+
+def test_memory_is_that_of_the_process_itself():
+    """Not of the one it was started from, which may have held more."""
+    held = np.ones(50_000_000)
+    code = "from difflab.study.worker import _peak_bytes; print(_peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 10_000_000 < int(done.stdout) < held.nbytes
+    assert worker._peak_bytes() > held.nbytes
 
 
 def test_a_forecast_beyond_the_limit_is_a_row_that_says_so(tmp_path):

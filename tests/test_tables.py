@@ -183,6 +183,108 @@ def test_primal_calls_are_shown_once():
     assert "primal calls" not in [column.title for column in tables.columns(["accuracy"])]
 
 
+TRUTH_ROW = {
+    "network": "4-3-10",
+    "parameters": 55,
+    "method": "Backprop('float32')",
+    "status": "ok",
+    "dtype": "float32",
+    "error_relative": 3 * 2.0**-24,
+    "error_ulp_median": 1.0,
+    "error_ulp_p99": 20.0,
+    "error_ulp_max": 300.0,
+    "error_per_bound_max": 0.125,
+    "bound_per_error_median": 64.0,
+    "condition": 12.0,
+}
+
+
+def test_errors_are_shown_by_condition_in_the_unit_roundoff_of_their_own_dtype():
+    found = shown(TRUTH_ROW, ("accuracy", "condition"))
+    assert (found["condition"], found["error ÷ κu"]) == ("12", "0.25")
+    assert (
+        shown(TRUTH_ROW | {"dtype": "float64", "error_relative": 6 * 2.0**-53}, ("condition",))["error ÷ κu"] == "0.5"
+    )
+    for unknown in ({"condition": None}, {"error_relative": None}):
+        assert shown(TRUTH_ROW | unknown, ("condition",))["error ÷ κu"] == tables.MISSING
+    assert (found["ulp p99"], found["error ÷ bound, max"], found["bound ÷ error, median"]) == ("20", "0.125", "64")
+
+
+def test_columns_can_be_left_out_with_what_explains_them():
+    whole = tables.markdown("?", ["accuracy"], [TRUTH_ROW], "")
+    less = tables.markdown("?", ["accuracy"], [TRUTH_ROW], "", without=("ulp p99", "error ÷ bound, max"))
+    for word in ("ulp p99", "error ÷ bound"):
+        assert word in whole
+        assert word not in less
+    assert "rel. error: norm" in less
+
+
+def test_the_legend_explains_what_is_shown_and_nothing_else():
+    said = tables.legend(tables.columns(["accuracy"]), [TRUTH_ROW])
+    assert sum(map(len, said)) < sum(map(len, tables.LEGEND.values()))
+    assert tables.PLACES not in said
+    assert tables.PLACES in tables.legend(tables.columns(["accuracy"]), [TRUTH_ROW | {"scale": 4.0}])
+    assert set(tables.LEGEND) <= {column.title for column in tables.COLUMNS}
+
+
+def agreeing(method, other, **changes):
+    found = {"falsely_agreeing_entries": 5, "agreement_ulp": 1.0, "agreement_error_ulp": 8.07e13}
+    found |= {"agreement_entry": "dense1.bias[0]", "agreement_got": -3.5e-15, "agreement_truth": -3.45e-15}
+    return TRUTH_ROW | {"method": method, "agrees_with": other} | found | changes
+
+
+def test_every_two_methods_that_agree_where_neither_is_right_are_a_row():
+    """Once, in whichever order, for every network; those that agree on what is right are none."""
+    rows = [
+        agreeing("Symbolic()", "Handwritten()"),
+        agreeing("Handwritten()", "Symbolic()"),
+        agreeing("Handwritten()", "Symbolic()", scale=64.0),
+        agreeing("A()", "B()", falsely_agreeing_entries=0),
+        TRUTH_ROW,
+    ]
+    lines = tables.agreements(rows)
+    assert lines[2:] == [
+        "| 4-3-10 | Symbolic() | Handwritten() | 1 | 8.1e13 | dense1.bias[0] | -3.50e-15 | -3.45e-15 |",
+        "| 4-3-10 scale 64 | Handwritten() | Symbolic() | 1 | 8.1e13 | dense1.bias[0] | -3.50e-15 | -3.45e-15 |",
+    ]
+    text = tables.markdown("?", ["accuracy", "agreement"], rows, "")
+    assert "\n".join(lines) in text
+    assert "falsely agreeing: entries" in text
+    assert tables.agreements(rows[3:]) == ["No two methods agree where neither is right."]
+    assert tables.agreements(tables.from_csv(io.StringIO(tables.csv(rows)))) == lines
+
+
+CERTIFIED = {
+    "network": "64-32-10",
+    "parameters": 2410,
+    "method": "Certified()",
+    "status": "ok",
+    "gradient_seconds": 0.9,
+    "backprop_seconds": 1e-3,
+    "loaded_bytes": 80_000_000,
+    "peak_bytes": 250_000_000,
+    "rounded_entries": 669_706,
+    "enclosed_entries": 10,
+    "kink_entries": 0,
+    "certificate_seconds": 1.5,
+    "certificate_detects": 4e-29,
+}
+
+
+def test_what_certainty_costs_is_in_one_row():
+    found = shown(CERTIFIED, ("speed", "certificate"))
+    assert [found[title] for title in ("÷ backprop", "peak MB", "rounded", "enclosed", "kink", "detects")] == [
+        "900", "250", "669706", "10", "0", "4.0e-29",
+    ]  # fmt: skip
+    assert "÷ backprop" not in shown(CERTIFIED, ("speed",))
+
+
+def test_a_batch_of_its_own_is_in_the_name():
+    rows = [TRUTH_ROW | {"own_batch": 1797, "batch": 1797}, TRUTH_ROW | {"batch": 16}]
+    back = tables.from_csv(io.StringIO(tables.csv(rows)))
+    assert [tables.network_name(row) for row in back] == ["4-3-10 batch 1797", "4-3-10"]
+
+
 def test_names_say_where_a_network_is_differentiated():
     usual = {"network": "4-3-10", "hidden": "tanh", "scale": 1.0, "x_shift": 0.0, "y_shift": 0.0}
     changes = [{}, {"scale": 20.0}, {"x_shift": -0.5}, {"y_shift": 1e6}]

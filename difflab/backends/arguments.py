@@ -27,7 +27,7 @@ def checked(
     y: np.ndarray,
     dtypes: tuple[str, ...],
     out: np.ndarray | None = None,
-    allow_nonfinite: bool = False,
+    allow_nonfinite: bool | None = False,
 ) -> Arguments:
     """Check the arguments of one evaluation.
 
@@ -38,6 +38,7 @@ def checked(
     y : (batch, n_outputs), or class indices (batch,) where the loss takes them
     dtypes : names of the dtypes the caller computes in; theta, x, y and out must all have the same one
     out : (n_params,) array to fill, or None for a fresh one
+    allow_nonfinite : let NaN and infinities through; None where who calls could not ask for it
 
     Raises
     ------
@@ -55,7 +56,7 @@ def checked(
     targets = _targets(net, y, len(x), theta.dtype)
     if not allow_nonfinite:
         for name, array in (("theta", theta), ("x", x), ("y", targets)):
-            _check_finite(name, array)
+            _check_finite(name, array, "" if allow_nonfinite is None else "; or pass allow_nonfinite=True")
     if out is None:
         out = np.empty(net.n_params, theta.dtype)
     else:
@@ -132,12 +133,12 @@ def _one_hot(classes: np.ndarray, batch: int, n_classes: int, dtype: np.dtype) -
     return rows
 
 
-def _check_finite(name: str, array: np.ndarray) -> None:
+def _check_finite(name: str, array: np.ndarray, remedy: str = "") -> None:
     finite = np.isfinite(array)
     if not finite.all():
         index = tuple(int(i) for i in np.unravel_index(int((~finite).argmax()), array.shape))
         place = ",".join(map(str, index))
-        raise ValueError(f"{name} must be finite, got {array[index]} at {name}[{place}]; or pass allow_nonfinite=True")
+        raise ValueError(f"{name} must be finite, got {array[index]} at {name}[{place}]{remedy}")
 
 
 def _check_out(out: object, net: MLP, dtype: str, others: dict[str, np.ndarray]) -> None:

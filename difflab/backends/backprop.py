@@ -10,8 +10,8 @@ import psutil
 
 from difflab.backends.arguments import Arguments
 from difflab.backends.contract import Backend, Prepared
-from difflab.backends.rounding import rounding_errors
 from difflab.counting import sweep_operations
+from difflab.enclosures.rounding import rounding_errors
 from difflab.errors import known
 from difflab.network import MLP
 

@@ -92,7 +92,7 @@ class PreparedCertified(Prepared):
 
     def enclose(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Enclosure:
         """The certified value and gradient."""
-        return self._enclose(checked(self.net, theta, x, y, self.dtypes))
+        return self._enclose(self._checked(theta, x, y))
 
     def enclose_input_gradient(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Enclosed:
         """The gradient of the loss of the batch with respect to x, (batch, n_inputs)."""
@@ -126,8 +126,8 @@ class PreparedCertified(Prepared):
         outputs_bar : (batch, n_outputs)
         """
         targets = self._no_targets(theta, x)
-        bar = checked_like("outputs_bar", outputs_bar, targets)
-        return derivatives.vjp(self._point(theta, x, targets), bar, self.backend.max_bits)
+        point = self._point(theta, x, targets)
+        return derivatives.vjp(point, checked_like("outputs_bar", outputs_bar, targets), self.backend.max_bits)
 
     def enclose_hvp(
         self,
@@ -157,7 +157,10 @@ class PreparedCertified(Prepared):
         return derivatives.hessian(point, self.backend.max_bits)
 
     def _point(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Point:
-        return _exactly(self.net, checked(self.net, theta, x, y, self.dtypes))
+        return _exactly(self.net, self._checked(theta, x, y))
+
+    def _checked(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Arguments:
+        return checked(self.net, theta, x, y, self.dtypes, allow_nonfinite=None)
 
     def _no_targets(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Targets that any loss takes, for what does not depend on them."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from difflab.backends.arguments import Arguments
 from difflab.backends.contract import Backend, Prepared
-from difflab.backends.rounding import gains, rounding_errors
 from difflab.counting import primal_operations
+from difflab.enclosures.rounding import gains, rounding_errors
 from difflab.errors import known
 from difflab.network import MLP
 from difflab.number_systems import COMPLEX128, FLOAT64

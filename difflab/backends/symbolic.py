@@ -11,8 +11,8 @@ import numpy as np
 
 from difflab.backends.arguments import Arguments
 from difflab.backends.contract import Backend, Prepared, Refused
-from difflab.backends.rounding import rounding_errors
 from difflab.counting import loss_tree_operations
+from difflab.enclosures.rounding import rounding_errors
 from difflab.network import MLP
 from difflab.primitives.operations import OPERATIONS
 

@@ -333,28 +333,34 @@ def softmax_reverse(row, state):
 
 @compiled
 def _moments(z, j, eps):
-    """Mean and deviation of a column, scaled so that squares neither overflow nor vanish."""
-    mean = 0.0
+    """Mean, what rounding took from it, and deviation of a column, scaled so that squares neither overflow nor vanish.
+
+    An error of the mean would give cotangents a sum over the batch, which inputs far from 0 then magnify.
+    """
+    mean, rest = 0.0, 0.0
     for i in range(z.shape[0]):
         mean += z[i, j]
     mean /= z.shape[0]
+    for i in range(z.shape[0]):
+        rest += z[i, j] - mean
+    rest /= z.shape[0]
     scale = np.sqrt(eps)
     for i in range(z.shape[0]):
-        scale = max(scale, abs(z[i, j] - mean))
+        scale = max(scale, abs((z[i, j] - mean) - rest))
     squares = 0.0
     for i in range(z.shape[0]):
-        squares += ((z[i, j] - mean) / scale) * ((z[i, j] - mean) / scale)
-    return mean, scale * np.sqrt(squares / z.shape[0] + eps / scale / scale)
+        squares += (((z[i, j] - mean) - rest) / scale) * (((z[i, j] - mean) - rest) / scale)
+    return mean, rest, scale * np.sqrt(squares / z.shape[0] + eps / scale / scale)
 
 
 @compiled
 def _statistics(row, state, z, j):
-    """Mean and deviation of unit j: of the batch, or the given ones."""
+    """Mean in two parts and deviation of unit j: of the batch, or the given ones."""
     eps = state.constants[row[CONSTANT]]
     if row[OPERATION] == BATCH_NORM:
         return _moments(z, j, eps)
     variance = state.constants[row[CONSTANT] + 1 + row[WIDTH] + j]
-    return state.constants[row[CONSTANT] + 1 + j], np.sqrt(variance + eps)
+    return state.constants[row[CONSTANT] + 1 + j], 0.0, np.sqrt(variance + eps)
 
 
 @compiled
@@ -362,10 +368,10 @@ def batch_norm(row, state):
     z = rows(state.values, state.batch, row[INPUT], row[WIDTH])
     a = rows(state.values, state.batch, row[OUTPUT], row[WIDTH])
     for j in range(row[WIDTH]):
-        mean, deviation = _statistics(row, state, z, j)
+        mean, rest, deviation = _statistics(row, state, z, j)
         gamma, beta = state.theta[row[FIRST] + j], state.theta[row[SECOND] + j]
         for i in range(state.batch):
-            a[i, j] = (z[i, j] - mean) / deviation * gamma + beta
+            a[i, j] = ((z[i, j] - mean) - rest) / deviation * gamma + beta
 
 
 @compiled
@@ -376,16 +382,16 @@ def batch_norm_reverse(row, state):
     a_bar = rows(state.cotangents, state.batch, row[OUTPUT], row[WIDTH])
     share = 1.0 / state.batch if row[OPERATION] == BATCH_NORM else 0.0
     for j in range(row[WIDTH]):
-        mean, deviation = _statistics(row, state, z, j)
+        mean, rest, deviation = _statistics(row, state, z, j)
         total, dot = 0.0, 0.0
         for i in range(state.batch):
             total += a_bar[i, j]
-            dot += a_bar[i, j] * ((z[i, j] - mean) / deviation)
+            dot += a_bar[i, j] * (((z[i, j] - mean) - rest) / deviation)
         state.gradient[row[FIRST] + j] += dot
         state.gradient[row[SECOND] + j] += total
         scale = state.theta[row[FIRST] + j] / deviation
         for i in range(state.batch):
-            normal = (z[i, j] - mean) / deviation
+            normal = ((z[i, j] - mean) - rest) / deviation
             z_bar[i, j] += scale * (a_bar[i, j] - share * total - normal * (share * dot))
 
 

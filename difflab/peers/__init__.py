@@ -1,11 +1,15 @@
-"""Other people's differentiators as back-ends of the lab, and their table of defaults."""
+"""Differentiators beside the lab's own, as back-ends for studies, and their table of defaults."""
 
+from difflab.backends import Backend
 from difflab.peers.entrywise import Answer, Peer
+from difflab.peers.handwritten import Handwritten
 from difflab.peers.jacobi import Jacobi
 from difflab.peers.numdifftools import Numdifftools
 from difflab.peers.scipy_differentiate import ScipyDifferentiate
 
 
-PEERS: dict[str, Peer] = {peer.name: peer for peer in (ScipyDifferentiate(), Numdifftools(), Jacobi())}
+PEERS: dict[str, Backend] = {
+    peer.name: peer for peer in (ScipyDifferentiate(), Numdifftools(), Jacobi(), Handwritten())
+}
 
-__all__ = ["PEERS", "Answer", "Jacobi", "Numdifftools", "Peer", "ScipyDifferentiate"]
+__all__ = ["PEERS", "Answer", "Handwritten", "Jacobi", "Numdifftools", "Peer", "ScipyDifferentiate"]

@@ -30,6 +30,8 @@ class Activation:
     known_values : triples (argument, value, derivative) from the closed form, with the parameter at ``start``.
     source : where the formula is from.
     domain : arguments for which the ulp bounds hold; with a parameter, z and p z must both be in it.
+    beyond_domain : bound on what their error may be more for other arguments, beside (1 + |z|) (1 + |p|); inf where
+        nothing is known.
     kinks : arguments without a derivative; there ``derivative`` gives the left slope.
     range : bounds of the value over all arguments and parameters.
     parameter : name of the parameter, like ``"slope"``, or None.
@@ -52,6 +54,7 @@ class Activation:
     known_values: tuple[tuple[float, float, float], ...] = ()
     source: str = ""
     domain: tuple[float, float] = (-math.inf, math.inf)
+    beyond_domain: float = math.inf
     kinks: tuple[float, ...] = ()
     range: tuple[float, float] = (-math.inf, math.inf)
     parameter: str | None = None
@@ -62,6 +65,7 @@ class Activation:
 
 
 _SPLITTER = 2.0**27 + 1.0
+_UNDERFLOW = 2.0**-1060
 
 # Pairs are a number rounded and what the rounding dropped.
 _SQRT_2 = (1.4142135623730951, -9.667293313452913e-17)
@@ -349,6 +353,7 @@ _SILU = Activation(
     known_values=((0.0, 0.0, 0.5), (1.0, 0.7310585786300049, 0.9276705118714867)),
     source="Hendrycks, Gimpel 2016; Elfwing, Uchibe, Doya 2018",
     domain=(-708.0, math.inf),
+    beyond_domain=_UNDERFLOW,
     parameter="beta",
     start=1.0,
     float32_worst=((1.0551777436365873e-42, 0.5), (5.960464477539063e-08, 0.5)),
@@ -380,6 +385,7 @@ ROWS = (
         known_values=((0.0, 0.5, 0.25), (math.log(3.0), 0.75, 0.1875)),
         source="Rumelhart, Hinton, Williams 1986; lecture notes 002 (Winovich 2018), slide 15",
         domain=(-708.0, 708.0),
+        beyond_domain=_UNDERFLOW,
         range=(0.0, 1.0),
         float32_worst=((-5.960464477539063e-08, 0.5), (103.97207641601562, 0.5)),
     ),
@@ -395,6 +401,7 @@ ROWS = (
         known_values=((0.0, 0.0, 1.0), (math.log(2.0), 0.6, 0.64)),
         source="lecture notes 002 (Winovich 2018), slide 15",
         domain=(-354.0, 354.0),
+        beyond_domain=_UNDERFLOW,
         range=(-1.0, 1.0),
         float32_worst=((9.010912895202637, 0.5), (-0.002149272942915559, 0.5)),
     ),
@@ -426,6 +433,7 @@ ROWS = (
         known_values=((-math.log(2.0), -0.5, 0.5), (0.0, 0.0, 1.0), (2.0, 2.0, 1.0)),
         source="Clevert, Unterthiner, Hochreiter 2016; lecture notes 002 (Winovich 2018), slide 16",
         domain=(-708.0, math.inf),
+        beyond_domain=_UNDERFLOW,
         kinks=(0.0,),
         parameter="alpha",
         start=1.0,
@@ -443,6 +451,7 @@ ROWS = (
         known_values=((0.0, math.log(2.0), 0.5), (math.log(3.0), math.log(4.0), 0.75)),
         source="Dugas et al. 2001, ln(1 + exp(z)); lecture notes 002, slide 14, print ln(1 + exp(-z)), which is a slip",
         domain=(-708.0, math.inf),
+        beyond_domain=_UNDERFLOW,
         range=(0.0, math.inf),
         float32_worst=((7.324836254119873, 0.5), (-5.960464477539063e-08, 0.5)),
     ),
@@ -459,6 +468,7 @@ ROWS = (
         known_values=((0.0, 0.0, 0.5), (1.0, 0.8413447460685429, 1.0833154705876864)),
         source="Hendrycks, Gimpel 2016",
         domain=(-37.5, math.inf),
+        beyond_domain=_UNDERFLOW,
         range=(-0.17, math.inf),
         float32_worst=((1.0551777436365873e-42, 0.5), (-8.51057848194614e-05, 0.5)),
     ),
@@ -474,6 +484,7 @@ ROWS = (
         known_values=((0.0, 0.0, 1.0), (-1.0, -0.5, 0.25), (3.0, 0.75, 0.0625)),
         source="Bergstra, Desjardins, Lamblin, Bengio 2009; Glorot, Bengio 2010",
         domain=(-6e153, 6e153),
+        beyond_domain=_UNDERFLOW,
         range=(-1.0, 1.0),
         float32_worst=((-0.041095882654190063, 0.5), (0.9999999403953552, 0.5)),
     ),

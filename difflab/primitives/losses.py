@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from difflab.number_systems import Array, NumberSystem
-from difflab.primitives.activations import sigmoid_derivative
+from difflab.primitives.rounded import SLACK, Rounded, shares
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,8 @@ class Loss:
     name : the word for it in networks and study files.
     expression : ``(m, z, y) -> losses`` over the number system ``m``; z, y : (batch, n_outputs).
     value_and_cotangent : ``(z, y, z_bar) -> loss`` for one sample in float64; fills ``z_bar`` with d loss / d z.
-    cotangent_error : ``(z, y, error) -> (n_outputs,)`` for one sample: how far errors of z, bounded by ``error``, move
-        the cotangent, to first order: the magnitudes of the second derivative times ``error``.
-    is_difference : ``y -> whether`` the cotangent is formed as a difference of numbers of the order of y.
+    rounded : ``(z, y) -> (losses, cotangents)`` for a batch: what ``value_and_cotangent`` makes of numbers with errors,
+        operation by operation; (batch,) and (batch, n_outputs).
     value_operations, cotangent_operations : operations of the two parts of ``value_and_cotangent``, from n_outputs.
     accepts_classes : whether targets may be class indices, standing for one-hot rows.
     source : where the formula is from.
@@ -40,8 +39,7 @@ class Loss:
     name: str
     expression: Callable[[NumberSystem, Array, Array], Array]
     value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
-    cotangent_error: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-    is_difference: Callable[[np.ndarray], bool]
+    rounded: Callable[[Rounded, Rounded], tuple[Rounded, Rounded]]
     value_operations: Callable[[int], int]
     cotangent_operations: Callable[[int], int]
     accepts_classes: bool
@@ -64,8 +62,9 @@ def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> floa
     return loss
 
 
-def squared_error_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
-    return error
+def squared_error_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
+    difference = z - y
+    return (difference * difference).scaled(0.5).sum(), difference
 
 
 def mean_squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -81,8 +80,9 @@ def mean_squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) ->
     return total / z.size
 
 
-def mean_squared_error_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
-    return 2.0 / z.size * error
+def mean_squared_error_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
+    difference, n = z - y, float(z.shape[1])
+    return (difference * difference).sum() / n, difference.scaled(2.0) / n
 
 
 def softmax_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -116,11 +116,65 @@ def softmax_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray)
     return weight * math.log1p(rest) - dot
 
 
-def softmax_cross_entropy_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """p times p of all others, each with the errors of both, with 1 - p as a sum, which does not cancel."""
-    e = np.exp(z - z.max())
-    p, others = e / e.sum(), 1.0 - np.eye(z.size)
-    return abs(y.sum()) * p * ((p @ others) * error + (p * error) @ others)
+def softmax_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
+    """Loss and cotangent are the same whichever logit is kept out; where several may be the largest, at worst."""
+    top = z.middle.argmax(axis=1)
+    losses, z_bar = softmax_cross_entropy_against(z, y, top)
+    is_open = z.may_be_largest() & (np.arange(z.shape[1]) != top[:, None])
+    for k in np.flatnonzero(is_open.any(axis=0)):
+        other_losses, other_bar = softmax_cross_entropy_against(z, y, np.where(is_open[:, k], k, top))
+        losses = losses.or_perhaps(is_open[:, k], other_losses)
+        z_bar = z_bar.or_perhaps(is_open[:, k, None], other_bar)
+    return losses, z_bar
+
+
+def softmax_cross_entropy_against(z: Rounded, y: Rounded, top: np.ndarray) -> tuple[Rounded, Rounded]:
+    """With the logit of every sample that is kept out; for the arithmetic no other is larger.
+
+    Of cotangents, roundings and errors that are passed on are found apart. These are passed on as by weight p - y, for
+    the logit that is kept out as by weight / (1 + rest) - y. No two cotangents are further apart than the weights are
+    large, a few times.
+    """
+    losses, z_bar = in_terms_of_rest(z, y, top)
+    _, made = in_terms_of_rest(z.settled, y.settled, top)
+    labels, rest = y.unrounded, tails_of(z.unrounded, top)[1].sum()[:, None]
+    weight = labels.sum()[:, None]
+    of_top = weight.over(1 + rest, least=1.0) - of_row(labels, top)
+    passed_on = of_top.or_else(is_at(top, z), weight * shares(z.unrounded) - labels)
+    z_bar = replace(z_bar, error=(made.error + passed_on.error) * SLACK)
+    return losses, z_bar.within(4 * (y.reach.sum(axis=1, keepdims=True) + y.reach))
+
+
+def in_terms_of_rest(z: Rounded, y: Rounded, top: np.ndarray) -> tuple[Rounded, Rounded]:
+    """The total in both terms of (weight e - y total) / total is one number, its error in weight e / total alone."""
+    shifted, e = tails_of(z, top)
+    rest, weight, dot = e.sum()[:, None], y.sum()[:, None], (y * shifted).sum()
+    total, y_top = 1 + rest, of_row(y, top)
+    of_top = ((weight - y_top) - y_top * rest).over(total, least=1.0)
+    of_others = weight * e.over(total, least=1.0) - y.rounded(~(y.is_zero | y.is_one))
+    z_bar = of_top.or_else(is_at(top, z), of_others)
+    return (weight * rest.log1p(least=0.0))[:, 0] - dot, z_bar.rounded(~z_bar.is_zero)
+
+
+def tails_of(z: Rounded, top: np.ndarray) -> tuple[Rounded, Rounded]:
+    """How far logits are below one of each row, and their exponentials; zeros for that one."""
+    shifted = (z - of_row(z, top)).only(~is_at(top, z))
+    return shifted, decaying(shifted).only(~is_at(top, z))
+
+
+def is_at(places: np.ndarray, numbers: Rounded) -> np.ndarray:
+    return np.arange(numbers.shape[1]) == places[:, None]
+
+
+def decaying(exponents: Rounded) -> Rounded:
+    """Exponentials, where the arithmetic's exponents are not positive."""
+    largest = np.maximum(1 + exponents.arithmetic.growth(3), np.exp(exponents.middle + exponents.doubt) * SLACK)
+    return exponents.exp().within(largest)
+
+
+def of_row(numbers: Rounded, places: np.ndarray) -> Rounded:
+    """One entry of each row, (batch, 1)."""
+    return numbers[np.arange(len(places)), places][:, None]
 
 
 def sigmoid_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -140,8 +194,37 @@ def sigmoid_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray)
     return loss
 
 
-def sigmoid_cross_entropy_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
-    return np.array([sigmoid_derivative(z_k) for z_k in z]) * error
+def sigmoid_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
+    """Both sides of 0 have formulas of the same numbers; where the side is open, at worst."""
+    side = np.where(z.middle >= 0, 1.0, -1.0)
+    losses, z_bar = sigmoid_cross_entropy_on(side, z, y)
+    is_open = (np.abs(z.middle) <= z.around) & (z.around > 0)
+    if is_open.any():
+        other_losses, other_bar = sigmoid_cross_entropy_on(-side, z, y)
+        losses, z_bar = losses.or_perhaps(is_open, other_losses), z_bar.or_perhaps(is_open, other_bar)
+    return losses.sum(), z_bar
+
+
+def sigmoid_cross_entropy_on(side: np.ndarray, z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
+    """The terms of the loss and the cotangent, for an arithmetic that finds z on that side of 0.
+
+    Of cotangents, errors are passed on as by against - tail / (1 + tail), apart from roundings.
+    """
+    losses, z_bar = in_terms_of_tail(side, z, y)
+    _, made = in_terms_of_tail(side, z.settled, y.settled)
+    one = z.arithmetic.exact(np.ones(z.shape))
+    passed_on = y.error + one.over(1 + decaying(-z.unrounded.scaled(side)), least=1.0).error
+    z_bar = replace(z_bar, error=(made.error + passed_on) * SLACK)
+    return losses, z_bar.within(4 * (1 + y.reach))
+
+
+def in_terms_of_tail(side: np.ndarray, z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
+    size, rest = z.scaled(side), 1 - y
+    tail = decaying(-size)
+    against, agreeing = rest.or_else(side > 0, y), y.or_else(side > 0, rest)
+    slope = against - agreeing * tail
+    slope = slope.over(1 + tail, least=1.0).rounded(~slope.is_zero)
+    return tail.log1p(least=0.0) + against * size, slope.scaled(side)
 
 
 def log_of_weighted(m: NumberSystem, weight: Array, z: Array) -> Array:
@@ -196,14 +279,24 @@ def binary_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) 
     return loss
 
 
-def slope_errors_of_logarithms(weights: np.ndarray, z: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Of -weight / z, as a product of quotients: z**2 may underflow."""
-    pairs = zip(weights, z, error, strict=True)
-    return np.array([quotient(w, z_k) * quotient(e, z_k) if w else 0.0 for w, z_k, e in pairs])
+def binary_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
+    """Labels that are 0 or 1, or may be rounded to them, have formulas of their own."""
+    rest = 1 - y
+    terms = (y * z.log()).only(~y.is_zero) + (rest * (-z).log1p()).only(~rest.is_zero)
+    slope = binary_cross_entropy_slope_rounded(z, y)
+    for label, of_label in ((0.0, 1 / (1 - z)), (1.0, -(1 / z))):
+        apart = np.abs(y.middle - label)
+        slope = of_label.or_else((apart == 0) & (y.around == 0), slope)
+        slope = slope.or_perhaps((apart <= y.around) & (y.around > 0), of_label, is_same=False)
+    return -terms.sum(), slope
 
 
-def binary_cross_entropy_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
-    return slope_errors_of_logarithms(y, z, error) + slope_errors_of_logarithms(1.0 - y, 1.0 - z, error)
+def binary_cross_entropy_slope_rounded(z: Rounded, y: Rounded) -> Rounded:
+    """(z - y) / (z (1 - z)): errors passed on as by (1 - y) / (1 - z) - y / z, and four roundings."""
+    outputs, labels, by = z.unrounded, y.unrounded, z.arithmetic
+    slope = replace((1 - labels) / (1 - outputs) - labels / outputs, arithmetic=by)
+    underflow = by.smallest / np.fmax(z.middle - z.around * SLACK, 0.0)
+    return slope.worse(by.growth(6) + 2 * underflow).rounded(underflows=True)
 
 
 def kl_divergence(m: NumberSystem, z: Array, y: Array) -> Array:
@@ -226,17 +319,16 @@ def kl_divergence_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> floa
     return loss
 
 
-def kl_divergence_cotangent_error(z: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
-    return slope_errors_of_logarithms(y, z, error)
-
-
-def has_soft_labels(y: np.ndarray) -> bool:
-    return not np.isin(y, (0.0, 1.0)).all()
-
-
-def has_shared_weight(y: np.ndarray) -> bool:
-    """Whether a sample has more than one label, hard or soft."""
-    return bool((np.count_nonzero(y, axis=-1) > 1).any())
+def kl_divergence_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
+    """Both ways to the logarithm of y / z lead to the same number; where it is open which is taken, at worst."""
+    surplus, half = z - y, z.scaled(0.5)
+    near = y * (-(surplus / z)).log1p()
+    far = y * y.log() - y * z.log()
+    ahead = np.abs(surplus.middle) - half.middle
+    is_open = np.abs(ahead) <= 2 * (surplus.around + half.around)
+    divergence = near.or_else(ahead < 0, far)
+    divergence = divergence.or_perhaps(is_open, near).or_perhaps(is_open, far).only(~y.is_zero)
+    return divergence.sum(), -(y / z)
 
 
 _ROWS = (
@@ -244,8 +336,7 @@ _ROWS = (
         "squared_error",
         expression=squared_error,
         value_and_cotangent=squared_error_sweep,
-        cotangent_error=squared_error_cotangent_error,
-        is_difference=lambda y: False,
+        rounded=squared_error_rounded,
         value_operations=lambda k: 4 * k,
         cotangent_operations=lambda k: 0,
         accepts_classes=False,
@@ -255,8 +346,7 @@ _ROWS = (
         "mean_squared_error",
         expression=mean_squared_error,
         value_and_cotangent=mean_squared_error_sweep,
-        cotangent_error=mean_squared_error_cotangent_error,
-        is_difference=lambda y: False,
+        rounded=mean_squared_error_rounded,
         value_operations=lambda k: 3 * k + 1,
         cotangent_operations=lambda k: 2 * k,
         accepts_classes=False,
@@ -266,8 +356,7 @@ _ROWS = (
         "softmax_cross_entropy",
         expression=softmax_cross_entropy,
         value_and_cotangent=softmax_cross_entropy_sweep,
-        cotangent_error=softmax_cross_entropy_cotangent_error,
-        is_difference=has_shared_weight,
+        rounded=softmax_cross_entropy_rounded,
         value_operations=lambda k: 6 * k + 1,
         cotangent_operations=lambda k: 4 * k + 1,
         accepts_classes=True,
@@ -278,8 +367,7 @@ _ROWS = (
         "sigmoid_cross_entropy",
         expression=sigmoid_cross_entropy,
         value_and_cotangent=sigmoid_cross_entropy_sweep,
-        cotangent_error=sigmoid_cross_entropy_cotangent_error,
-        is_difference=has_soft_labels,
+        rounded=sigmoid_cross_entropy_rounded,
         value_operations=lambda k: 6 * k,
         cotangent_operations=lambda k: 4 * k,
         accepts_classes=False,
@@ -291,8 +379,7 @@ _ROWS = (
         "binary_cross_entropy",
         expression=binary_cross_entropy,
         value_and_cotangent=binary_cross_entropy_sweep,
-        cotangent_error=binary_cross_entropy_cotangent_error,
-        is_difference=lambda y: False,
+        rounded=binary_cross_entropy_rounded,
         value_operations=lambda k: 7 * k,
         cotangent_operations=lambda k: 4 * k,
         accepts_classes=False,
@@ -305,8 +392,7 @@ _ROWS = (
         "kl_divergence",
         expression=kl_divergence,
         value_and_cotangent=kl_divergence_sweep,
-        cotangent_error=kl_divergence_cotangent_error,
-        is_difference=lambda y: False,
+        rounded=kl_divergence_rounded,
         value_operations=lambda k: 8 * k,
         cotangent_operations=lambda k: k,
         accepts_classes=True,

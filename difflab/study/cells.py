@@ -23,6 +23,7 @@ PRESENTATION = (
     "cli.py",
     "terminal.py",
     "tables.py",
+    "families.py",
     "plots.py",
     "report.py",
     "diagram.py",
@@ -52,7 +53,7 @@ class Cell(msgspec.Struct, frozen=True):
 def cells(study: Study) -> list[Cell]:
     """Every network by every back-end, in the order of the file."""
     return [
-        Cell(Task(network, study.batch, study.seed), resolved(backend), *_settings(study))
+        Cell(Task(network, network.batch or study.batch, study.seed), resolved(backend), *_settings(study))
         for network, backend in itertools.product(study.networks, study.backends)
     ]
 

@@ -11,9 +11,9 @@ from difflab.network_files import Network
 from difflab.peers import PEERS
 
 
-Measure = Literal["accuracy", "speed", "swell", "error_estimates"]
+Measure = Literal["accuracy", "speed", "swell", "error_estimates", "condition", "agreement", "certificate"]
 METHODS: dict[str, Backend] = {**BACKENDS, **PEERS}
-"""What a study can compare: the lab's own back-ends and other people's, with their defaults."""
+"""What a study can compare: the lab's own back-ends and others, with their defaults."""
 PLACE = ("scale", "x_shift", "y_shift")
 """Fields of a network in a study that say where it is differentiated."""
 
@@ -25,11 +25,13 @@ class PlacedNetwork(Network, frozen=True, forbid_unknown_fields=True):
     ----------
     scale : what theta is multiplied by; large ones saturate.
     x_shift, y_shift : what is added to all inputs and to all targets.
+    batch : how many samples, if not as many as for all networks of the study.
     """
 
     scale: float = 1.0
     x_shift: float = 0.0
     y_shift: float = 0.0
+    batch: int | None = None
 
 
 class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from difflab.errors import MissingExtra
 from difflab.files import write_atomically
-from difflab.study.tables import made_of, network_name, term_words
+from difflab.study.families import KNOBS, Family, families
+from difflab.study.tables import made_of, network_name, term_words, unit_roundoff
 
 
 if TYPE_CHECKING:
@@ -41,17 +42,33 @@ STYLE = {
 
 MAX_KINDS = 3
 """Kinds of network that can have lines of their own; more of them are listed one below the other."""
+LEAST_ULP, MOST_ULP = 0.05, 1e18
+"""Errors that have a place in a figure; those beyond are at its edge."""
 FARTHEST = 1e-6, 1e9
 """Ratios of a reported error to the true one that have a place in a figure; those beyond are at its edge."""
 
 
 def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
     """One figure per measure that has rows, by file name."""
-    estimates = {"estimates": _figure_of_estimates(rows)} if "error_estimates" in measures else {}
-    return _figures_of_sizes(measures, rows) | estimates
+    drawn = _figures_of_networks(measures, rows)
+    found = families([row for row in rows if row.get("error_ulp_median") is not None or row["status"] in STOPPED])
+    if "accuracy" in measures and found:
+        drawn["families"] = _figure_of_families(found, rows)
+        if not {network_name(row) for row in rows} - _networks(found):
+            del drawn["error"]
+    if "condition" in measures:
+        drawn["condition"] = _figure_of_conditions(rows)
+    if "error_estimates" in measures:
+        drawn["estimates"] = _figure_of_estimates(rows)
+    return drawn
 
 
-def _figures_of_sizes(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
+def _networks(found: list[Family]) -> set[str]:
+    """The names of all networks that belong to a family."""
+    return {network_name(row) for family in found for members in family.members.values() for row in members}
+
+
+def _figures_of_networks(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
     """Figures by the size of networks of a few kinds, or by network."""
     if len({tuple(_kind(row)) for row in rows}) > MAX_KINDS:
         listed = {
@@ -84,8 +101,8 @@ def write(drawn: dict[str, Figure], directory: Path) -> list[Path]:
 
 
 @contextmanager
-def _new_figure(height: float) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure in the style of the lab."""
+def _new_figure(height: float, panels: tuple[int, int] = (1, 1)) -> Iterator[tuple[Figure, Any]]:
+    """An empty figure in the style of the lab, with its axes, or rows of them that share their scale of heights."""
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -95,7 +112,7 @@ def _new_figure(height: float) -> Iterator[tuple[Figure, Axes]]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.6, height), layout="constrained")
         FigureCanvasAgg(figure)
-        yield figure, figure.subplots()
+        yield figure, figure.subplots(*panels, sharey=True) if panels != (1, 1) else figure.subplots()
 
 
 def _figure(draw: Callable[[Axes, list[Row]], None], rows: list[Row]) -> Figure:
@@ -125,6 +142,77 @@ def _figure_of_list(rows: list[Row], name: str, label: str) -> Figure:
         axes.set(xscale="log", xlabel=label, yticks=range(len(networks)), yticklabels=networks)
         axes.set_ylim(len(networks) - 0.5, -0.5)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+        return figure
+
+
+def _figure_of_families(found: list[Family], rows: list[Row]) -> Figure:
+    """Median, p99 and largest error of an entry by method, a panel for each thing that networks differ in."""
+    judged = {row["method"] for row in rows if row.get("error_ulp_median") is not None}
+    styles = _styles([row | {"series": row["method"]} for row in rows if row["method"] in judged])
+    lines = -(-len(found) // 2)
+    with _new_figure(1.0 + 2.5 * lines, (lines, 2)) as (figure, grid):
+        axes = grid.ravel()
+        for panel, family in zip(axes, found, strict=False):
+            _draw_family(panel, family, styles)
+        for panel in axes[len(found) :]:
+            panel.set_axis_off()
+        for method, style in styles.items():
+            axes[0].plot([], [], label=method, **style)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+        figure.supylabel("error of an entry, in ulp of the method's own dtype", fontsize=9)
+        figure.supxlabel(
+            "marker: median of the entries; tick: 99 of 100 are no further off; end of the line: the largest; "
+            "dashed: no digit of a float64 is right",
+            fontsize=7.5,
+        )
+        return figure
+
+
+def _draw_family(axes: Axes, family: Family, styles: dict[str, dict[str, Any]]) -> None:
+    methods, settings = list(styles), list(family.members)
+    axes.axhline(2.0**52, color="#888888", lw=0.8, ls="--", zorder=0)
+    for i, setting in enumerate(settings):
+        for row in family.members[setting]:
+            if row["method"] in methods:
+                at = i + 0.8 * ((methods.index(row["method"]) + 0.5) / len(methods) - 0.5)
+                _draw_errors(axes, row, at, styles[row["method"]])
+    axes.set(yscale="log", ylim=(LEAST_ULP, MOST_ULP), xlim=(-0.5, len(settings) - 0.5), xlabel=KNOBS[family.knob])
+    axes.set_xticks(range(len(settings)), settings, fontsize=8)
+    axes.set_title(family.name, fontsize=8.5)
+    axes.grid(False, axis="x")
+
+
+def _draw_errors(axes: Axes, row: Row, at: float, style: dict[str, Any]) -> None:
+    """A line from the median to the largest error; where a method could not go on, its status instead."""
+    if row.get("error_ulp_median") is None:
+        axes.text(at, 0.02, row["status"], transform=axes.get_xaxis_transform(), rotation=90, fontsize=6.5,
+                  color=style["color"], ha="center", va="bottom")  # fmt: skip
+        return
+    errors = [row["error_ulp_median"], row.get("error_ulp_p99", row["error_ulp_max"]), row["error_ulp_max"]]
+    median, p99, largest = (min(max(error, LEAST_ULP), MOST_ULP) for error in errors)
+    axes.plot([at, at], [median, largest], color=style["color"], lw=1)
+    axes.plot([at], [p99], color=style["color"], marker="_", ms=4, ls="none")
+    axes.plot([at], [median], **style | {"ls": "none", "markersize": 3.2})
+
+
+def _figure_of_conditions(rows: list[Row]) -> Figure:
+    """Relative error by condition number, beside what one rounding of everything that comes in would make of it."""
+    rows = [row | {"series": row["method"]} for row in rows if row.get("error_relative")]
+    known = [row for row in rows if row.get("condition")]
+    with _new_figure(4.4) as (figure, axes):
+        for method, style in _styles(rows).items():
+            points = [(row["condition"], row["error_relative"]) for row in known if row["series"] == method]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=method, **style | {"ls": "none", "markersize": 4})
+        ends = [least(row["condition"] for row in known) for least in (min, max)] if known else []
+        for dtype, dashes in (("float64", "-"), ("float32", "--")):
+            if units := {unit_roundoff(row) for row in known if row.get("dtype", "float64") == dtype}:
+                line = [units.copy().pop() * end for end in ends]
+                axes.plot(ends, line, color="#555555", lw=1, ls=dashes, zorder=0, label=f"condition · u of {dtype}")
+        axes.set(xscale="log", yscale="log", xlabel="condition number of the gradient")
+        axes.set(ylabel="relative error against the certified gradient", title="Error by method and condition")
+        if known:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         return figure
 
 

@@ -25,7 +25,7 @@ from difflab.documents import (
 from difflab.errors import known
 from difflab.network_files import network_problems
 from difflab.primitives.losses import LOSSES
-from difflab.study.declaration import METHODS, PLACE, PlacedNetwork, Study, build_backend
+from difflab.study.declaration import METHODS, PlacedNetwork, Study, build_backend
 
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -40,6 +40,7 @@ PLACE_LIMITS: dict[str, tuple[float, float]] = {
     "scale": (1e-6, 1e6),
     "x_shift": (-1e6, 1e6),
     "y_shift": (-1e6, 1e6),
+    "batch": LIMITS["batch"],
 }
 """Beyond a million, inputs and targets would lose their last digits to float32."""
 
@@ -118,7 +119,7 @@ def _meaning(kind: str, entry: dict[str, Any]) -> str:
     if kind == "backends":
         return repr(build_backend(entry))
     network = msgspec.convert(entry, PlacedNetwork)
-    return repr((network.build(), network.init, network.data, [getattr(network, name) for name in PLACE]))
+    return repr((network.build(), network.init, network.data, [getattr(network, name) for name in PLACE_LIMITS]))
 
 
 def _network_problems(entry: Any, place: Place, lines: Lines) -> Iterator[Problem]:

@@ -21,11 +21,11 @@ from difflab import datasets
 from difflab import reference as references
 from difflab.network_files import TERMS, Network, as_table
 from difflab.study import provenance
-from difflab.study.cells import Cell, cells, key, label
+from difflab.study.cells import Cell, cells, key, label, resolved
 from difflab.study.declaration import PLACE, Study, build_backend
-from difflab.study.measures import swell
+from difflab.study.measures import speed, swell
 from difflab.study.store import Store
-from difflab.study.worker import OUT_OF_MEMORY, Request
+from difflab.study.worker import OF_TASKS, OUT_OF_MEMORY, Request
 
 
 PREPARATION_LIMITS = 900.0, 16_000_000_000
@@ -130,17 +130,18 @@ class _Workers:
         return _names(cell) | row | self.compile_rows.get(repr(cell.backend), {})
 
     def _failure_to_prepare(self, cell: Cell, path: Path) -> Row | None:
-        """Compile kernels and certify the task where that is still to do."""
+        """Compile kernels, certify the task and make what its methods share, where that is still to do."""
         seconds, limit_bytes = PREPARATION_LIMITS
-        if build_backend(cell.backend).compiles_once and repr(cell.backend) not in self.compile_rows:
-            row = self._ask(Request(os.getpid(), limit_bytes, backend=cell.backend), seconds)
-            if row.pop("status") != "ok":
-                return {"status": "crashed", "reason": f"no kernels: {row['reason']}", "unprepared": True}
-            self.compile_rows[repr(cell.backend)] = row
-        if not _is_reference(path):
-            row = self._ask(Request(os.getpid(), limit_bytes, str(path), cell.task), seconds)
+        for backend in _compiled_for(cell):
+            if repr(backend) not in self.compile_rows:
+                row = self._ask(Request(os.getpid(), limit_bytes, backend=backend), seconds)
+                if row.pop("status") != "ok":
+                    return {"status": "crashed", "reason": f"no kernels: {row['reason']}", "unprepared": True}
+                self.compile_rows[repr(backend)] = row
+        for what, measure in _parts_to_make(cell, path):
+            row = self._ask(Request(os.getpid(), limit_bytes, str(path), cell.task, measure), seconds)
             if row["status"] != "ok":
-                return {"status": "undecided", "reason": f"no reference: {row['reason']}", "unprepared": True}
+                return {"status": "undecided", "reason": f"no {what}: {row['reason']}", "unprepared": True}
         return None
 
     def _ask(self, request: Request, limit_seconds: float) -> Row:
@@ -170,6 +171,23 @@ class _Workers:
             return {"status": "memory" if any(sign in words for sign in OUT_OF_MEMORY) else "crashed", "reason": words}
 
 
+def _compiled_for(cell: Cell) -> list[dict[str, Any]]:
+    """Declarations of the back-ends whose kernels a cell runs: its own, and backprop where it is held against that."""
+    own = build_backend(cell.backend)
+    takes_backprop = "agreement" in cell.measures or ("speed" in cell.measures and speed.takes_backprop(own))
+    return [cell.backend] * own.compiles_once + [resolved({"name": "backprop"})] * takes_backprop
+
+
+def _parts_to_make(cell: Cell, path: Path) -> Iterator[tuple[str, str]]:
+    """What a task lacks, in words, and the measure it is for; the reference comes first, and is for all."""
+    is_there = _is_reference(path)
+    if not is_there:
+        yield "reference", ""
+    for name, measure in OF_TASKS.items():
+        if name in cell.measures and not (is_there and measure.path(path).exists()):
+            yield f"figures for {name}", name
+
+
 def _is_reference(path: Path) -> bool:
     """Whether the file is there and whole; a damaged one is made anew."""
     try:
@@ -191,6 +209,7 @@ def _names(cell: Cell) -> Row:
         "layers": _layers_as_text(network),
         **{term: getattr(network, term) for term in (*TERMS, "init", "data", *PLACE)},
         "batch": cell.task.batch,
+        "own_batch": network.batch,
         "seed": cell.task.seed,
         "method": repr(backend),
     }

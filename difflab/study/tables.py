@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 from difflab.layers import AnyLayer
@@ -19,6 +20,8 @@ from difflab.summary import in_short
 
 Row = dict[str, Any]
 MISSING = "—"
+TEXTS = ("network", "method", "status", "worst entry", "agrees with", "entry")
+"""Titles of columns that hold words."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        return self.title in ("network", "method", "status", "worst entry")
+        return self.title in TEXTS
 
 
 def _number(name: str, digits: int = 2) -> Callable[[Row], str]:
@@ -87,6 +90,27 @@ def _inverse(name: str) -> Callable[[Row], str]:
     return text
 
 
+def _count(name: str) -> Callable[[Row], str]:
+    """To the last digit."""
+    return lambda row: MISSING if row.get(name) is None else str(row[name])
+
+
+def _mega(name: str) -> Callable[[Row], str]:
+    return lambda row: MISSING if row.get(name) is None else number(row[name] / 1e6)
+
+
+def error_per_condition(row: Row) -> float | None:
+    """The relative error in units of what a rounding of every parameter and input would make of it."""
+    if row.get("error_relative") is None or not row.get("condition"):
+        return None
+    return row["error_relative"] / (row["condition"] * unit_roundoff(row))
+
+
+def unit_roundoff(row: Row) -> float:
+    """Half of the distance from 1 to the next number of the arithmetic that a row was computed in."""
+    return float(np.finfo(row.get("dtype", "float64")).eps) / 2
+
+
 def _words(name: str) -> Callable[[Row], str]:
     return lambda row: str(row.get(name) or MISSING)
 
@@ -135,7 +159,8 @@ def _ingredients(layers: list[dict[str, Any]]) -> Iterator[str]:
 def term_words(row: Row) -> list[str]:
     """What is not as usual, beside the layers."""
     said = {name: row[name] for name in TERMS_IN_NAMES if row.get(name) not in (None, DEFAULTS[name])}
-    return [f"{name} {value:g}" if name in NAMED else str(value) for name, value in said.items()]
+    words = [f"{name} {value:g}" if name in NAMED else str(value) for name, value in said.items()]
+    return [*words, *([f"batch {row['own_batch']}"] if row.get("own_batch") else [])]
 
 
 COLUMNS = (
@@ -145,12 +170,26 @@ COLUMNS = (
     Column("status", _words("status")),
     Column("rel. error", _number("error_relative"), ("accuracy",)),
     Column("ulp median", _number("error_ulp_median"), ("accuracy",)),
+    Column("ulp p99", _number("error_ulp_p99"), ("accuracy",)),
     Column("ulp max", _number("error_ulp_max"), ("accuracy",)),
     Column("worst entry", _words("worst_entry"), ("accuracy",), narrow=False),
+    Column("condition", _number("condition"), ("condition",)),
+    Column("error ÷ κu", lambda row: number(error_per_condition(row)), ("condition",)),
+    Column("error ÷ bound, max", _number("error_per_bound_max"), ("accuracy",), narrow=False),
+    Column("bound ÷ error, median", _number("bound_per_error_median"), ("accuracy",), narrow=False),
+    Column("falsely agreeing", _number("falsely_agreeing_entries"), ("agreement",)),
     Column("prepare s", _number("prepare_seconds"), ("speed",)),
     Column("gradient s", _number("gradient_seconds"), ("speed",)),
     Column("÷ primal", _ratio("gradient_seconds", "primal_seconds"), ("speed",)),
     Column("÷ NumPy", _ratio("gradient_seconds", "handwritten_seconds"), ("speed",)),
+    Column("÷ backprop", _ratio("gradient_seconds", "backprop_seconds"), ("certificate",)),
+    Column("loaded MB", _mega("loaded_bytes"), ("certificate",), narrow=False),
+    Column("peak MB", _mega("peak_bytes"), ("certificate",)),
+    Column("rounded", _count("rounded_entries"), ("certificate",)),
+    Column("enclosed", _count("enclosed_entries"), ("certificate",)),
+    Column("kink", _count("kink_entries"), ("certificate",)),
+    Column("certificate s", _number("certificate_seconds"), ("certificate",)),
+    Column("detects", _number("certificate_detects"), ("certificate",)),
     Column("entries", _number("judged_entries"), ("error_estimates",), narrow=False),
     Column("understated %", _percent("understated_entries", "judged_entries"), ("error_estimates",)),
     Column("true ÷ reported, worst", _inverse("reported_to_true_min"), ("error_estimates",)),
@@ -170,25 +209,49 @@ COLUMNS = (
 )
 
 LEGEND = {
-    "accuracy": (
+    "rel. error": (
         "rel. error: norm of the error divided by the norm of the certified gradient; ulp: error of one entry in units "
         "in the last place of the method's own dtype; worst entry: the one furthest off in ulp; status ok: within the "
         "error that the method predicts for itself, or, where that exceeds the gradient, half of the digits right. All "
         "methods get the same numbers, which are float32 numbers. The certified gradient is the truth itself and is "
         "not judged."
     ),
-    "speed": (
+    "ulp p99": "ulp p99: 99 of 100 entries are no further off.",
+    "condition": (
+        "condition, κ: relative errors of u in all parameters and inputs, each of either sign, move the gradient by "
+        "about κu as a share of its norm, whatever the method [estimated from certified derivatives along a few "
+        "random directions: Gudmundsson, Kenney, Laub 1997], not estimated where a kink has a say; error ÷ κu: the "
+        "relative error in units of that, u being the unit roundoff of the method's own dtype; up to about 1, the "
+        "error is no more than that of an exact method whose parameters and inputs had been rounded."
+    ),
+    "error ÷ bound, max": (
+        "error ÷ bound: of an entry, the bound being the error that the method predicts of it; above 1 the prediction "
+        "fails; bound ÷ error: how loose it is, over entries that have an error."
+    ),
+    "falsely agreeing": (
+        "falsely agreeing: entries of a float64 gradient that another method has within 4 ulp, while both are at least "
+        "1000 ulp from the truth; held against Symbolic, Handwritten, central and complex differences and Backprop, "
+        "where these can. In the table of them: the entry at which agreement misleads most."
+    ),
+    "prepare s": (
         "prepare s: once per network, libraries and kernels being loaded; gradient s: median of one gradient of the "
         "batch, taking turns in random order with the method's own loss (÷ primal) and with backprop written by hand "
         "in NumPy (÷ NumPy), one thread each; primal calls: runs of the loss for one gradient. Time limits are per "
         "cell and include starting a process."
     ),
-    "swell": (
+    "÷ backprop": (
+        "÷ backprop: by the time of Backprop('float64') on the same numbers, taking turns with it; loaded, peak: the "
+        "most memory that the process held before and after its first gradient; rounded: entries of which no float64 "
+        "is nearer to the derivative; enclosed: those of which only an interval is known; kink: those with a "
+        "derivative to either side; certificate: all that the other routes to the gradient take; detects: the least "
+        "relative error in any one entry that they are sure to notice."
+    ),
+    "loss ops, tree": (
         "operations for one sample, where a sum or product of n terms counts n - 1, a power or function 1, a sign "
         "nothing; tree: the expression written out; gradient ops: loss and gradient as the method computes them, for "
         "Symbolic after common subexpressions."
     ),
-    "error_estimates": (
+    "understated %": (
         "entries: those of the gradient of which the method reports an error that the certified truth can be held "
         "against; understated: the error it reports is smaller than the true one; true ÷ reported, worst: inf where "
         "an error is reported to be 0 and is not; reported ÷ true: below 1 where understated; true rel. error: of an "
@@ -197,16 +260,28 @@ LEGEND = {
         "ones of those that it does not flag. Libraries run as they are set by default, on the loss as a function of "
         "one parameter after the other. None of them promises a bound: SciPy reports the change by its last step, "
         "numdifftools a difference of its extrapolations, jacobi a standard deviation; those of FiniteDifference are "
-        "meant as bounds where no kink is within a step. scale: what all parameters are multiplied by; x_shift, "
-        "y_shift: what is added to all inputs, to all targets. A study of nothing else calls no row wrong: errors "
-        "beyond those reported are its finding."
+        "meant as bounds where no kink is within a step. A study of nothing else calls no row wrong: errors beyond "
+        "those reported are its finding."
     ),
 }
+"""What columns mean, by the title of one that is there whenever the others are."""
+
+PLACES = "scale: what all parameters are multiplied by; x_shift, y_shift: what is added to all inputs, to all targets."
+"""What is said where a network is not differentiated at the usual place."""
 
 
-def columns(measures: Sequence[str], narrow: bool = False) -> list[Column]:
-    """The columns that these measures fill, all of them or those with a place in a terminal."""
-    return [c for c in COLUMNS if (not c.measures or set(c.measures) & set(measures)) and (c.narrow or not narrow)]
+def columns(measures: Sequence[str], narrow: bool = False, without: Collection[str] = ()) -> list[Column]:
+    """The columns that these measures fill, all of them or those with a place in a terminal; some titles left out."""
+    filled = [c for c in COLUMNS if not c.measures or set(c.measures) & set(measures)]
+    return [c for c in filled if (c.narrow or not narrow) and c.title not in without]
+
+
+def legend(shown: Sequence[Column], rows: list[Row]) -> list[str]:
+    """What the columns that are shown mean."""
+    titles = {column.title for column in shown}
+    said = [text for title, text in LEGEND.items() if title in titles]
+    moved = any(row.get(name) not in (None, DEFAULTS[name]) for row in rows for name in PLACE)
+    return said + [PLACES] * moved
 
 
 def notes(rows: list[Row]) -> list[str]:
@@ -225,17 +300,48 @@ def notes(rows: list[Row]) -> list[str]:
     return said + ([f"timed on a contended machine: {'; '.join(busy)}"] if busy else [])
 
 
-def markdown(question: str, measures: Sequence[str], rows: list[Row], machine: str) -> str:
-    """The table as a Markdown page."""
-    shown = columns(measures)
-    lines = [f"**{html.escape(question, quote=False)}**", "", _pipes([c.title for c in shown])]
-    lines.append(
-        _pipes(["---" if c.title in ("network", "method", "status", "worst entry") else "---:" for c in shown])
-    )
-    lines += [_pipes([column.text(row) for column in shown]) for row in rows]
+def markdown(
+    question: str, measures: Sequence[str], rows: list[Row], machine: str, without: Collection[str] = ()
+) -> str:  # fmt: skip
+    """The table as a Markdown page; columns ``without`` some titles."""
+    shown = columns(measures, without=without)
+    lines = [f"**{html.escape(question, quote=False)}**", "", *lines_of(shown, rows)]
     lines += ["", *(f"* {note}" for note in notes(rows))]
-    lines += ["", *(LEGEND[measure] for measure in measures), "", machine, ""]
+    if "agreement" in measures:
+        lines += ["", *agreements(rows)]
+    lines += ["", *legend(shown, rows), "", machine, ""]
     return "\n".join(lines)
+
+
+AGREEMENT = (
+    Column("network", lambda row: network_name(row)),
+    Column("method", _words("method")),
+    Column("agrees with", _words("agrees_with")),
+    Column("to within ulp", _number("agreement_ulp")),
+    Column("both off by ulp", _number("agreement_error_ulp")),
+    Column("entry", _words("agreement_entry")),
+    Column("of which both say", _number("agreement_got", 3)),
+    Column("the truth is", _number("agreement_truth", 3)),
+)
+
+
+def agreements(rows: list[Row]) -> list[str]:
+    """Where two methods agree and neither is right, as lines of Markdown; every two methods of a network once."""
+    misled, seen = [], set()
+    for row in rows:
+        pair = network_name(row), frozenset((row["method"], row.get("agrees_with")))
+        if row.get("falsely_agreeing_entries") and pair not in seen:
+            seen.add(pair)
+            misled.append(row)
+    if not misled:
+        return ["No two methods agree where neither is right."]
+    return lines_of(AGREEMENT, misled)
+
+
+def lines_of(shown: Sequence[Column], rows: list[Row]) -> list[str]:
+    """Rows in columns, as lines of Markdown."""
+    lines = [[column.title for column in shown], ["---" if column.is_text else "---:" for column in shown]]
+    return [_pipes(line) for line in (*lines, *([column.text(row) for column in shown] for row in rows))]
 
 
 def _pipes(cells: list[str]) -> str:
@@ -292,7 +398,10 @@ def from_csv(path: Any) -> list[Row]:
     return rows
 
 
+COUNTS = ("parameters", "batch", "own_batch", "seed")
+
+
 def _whole(name: str, value: Any) -> Any:
     """Counts that shared a column with gaps come back as floats."""
-    counts = name.endswith(("_ops", "_calls", "_bytes", "_bits", "_entries")) or name in ("parameters", "batch", "seed")
+    counts = name.endswith(("_ops", "_calls", "_bytes", "_bits", "_entries")) or name in COUNTS
     return int(value) if counts and isinstance(value, float | str) else value

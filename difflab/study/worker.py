@@ -8,7 +8,9 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -21,27 +23,32 @@ from difflab.reference import Reference
 from difflab.study import provenance
 from difflab.study.cells import Cell, Task, problem
 from difflab.study.declaration import build_backend
-from difflab.study.measures import accuracy, error_estimates, speed, swell
+from difflab.study.measures import accuracy, agreement, certificate, condition, error_estimates, speed, swell
 from difflab.study.measures.subject import Subject
 
 
 OUT_OF_MEMORY = ("MemoryError", "Memory allocation", "failed to map", "Cannot allocate")
 """Words of what met its limit where it could not say so itself."""
 
-TINY = MLP.dense([1, 1], loss="squared_error")
+OF_TASKS: dict[str, ModuleType] = {"condition": condition, "agreement": agreement}
+"""Measures with a part that is the same for all methods of a task, kept in a file beside its reference."""
+
+TINY = MLP.dense([1, 2])
 """A network whose derivatives cost nothing, to load libraries and kernels by."""
 
 
 class Request(msgspec.Struct, frozen=True):
     """What to do: make the reference of ``task`` at ``path``, run ``cell`` against it, or compile for ``backend``.
 
-    ``runner`` is the process that asks, without which the answer is of no use.
+    With a ``measure``, make what all methods of ``task`` share for it. ``runner`` is the process that asks, without
+    which the answer is of no use.
     """
 
     runner: int
     limit_bytes: int
     path: str = ""
     task: Task | None = None
+    measure: str = ""
     cell: Cell | None = None
     backend: dict[str, Any] | None = None
 
@@ -49,6 +56,12 @@ class Request(msgspec.Struct, frozen=True):
 def make_reference(task: Task, path: Path) -> dict[str, Any]:
     """Certify the gradient of a task and write it with its problem."""
     references.write(references.reference_gradient(*problem(task)), path)
+    return {"status": "ok"}
+
+
+def make_part(measure: str, task: Task, path: Path) -> dict[str, Any]:
+    """Make what all methods of a task share for a measure, from the reference at ``path``."""
+    OF_TASKS[measure].prepare(references.read(path), task.seed, OF_TASKS[measure].path(path))
     return {"status": "ok"}
 
 
@@ -62,17 +75,34 @@ def run_cell(cell: Cell, path: Path) -> dict[str, Any]:
     backend, reference = build_backend(cell.backend), references.read(path)
     if reason := backend.unsupported(reference.net) or backend.refusal(reference.net):
         return {"status": "refused", "reason": reason}
-    row: dict[str, Any] = {"load_seconds": _load(backend)}
+    row: dict[str, Any] = {"load_seconds": _load(backend), "loaded_bytes": _peak_bytes()}
     subject = _subject(cell, backend, reference, row)
-    row |= {"primal_calls": subject.prepared.facts["primal_calls"]} | _judged(cell, subject)
-    if "error_estimates" in cell.measures:
-        row |= error_estimates.measure(subject)
-    if "swell" in cell.measures:
-        row |= swell.measure(subject)
-    if "speed" in cell.measures and row["status"] in ("ok", "kink"):
-        row |= speed.measure(subject)
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return row | {"peak_bytes": 1024 * peak_kib}
+    row |= {"peak_bytes": _peak_bytes(), "primal_calls": subject.prepared.facts["primal_calls"]}
+    row |= _judged(cell, subject)
+    for name, measure in MEASURES.items():
+        if name in cell.measures and not (name == "speed" and row["status"] not in ("ok", "kink")):
+            row |= measure(subject, path)
+    return row
+
+
+MEASURES: dict[str, Callable[[Subject, Path], dict[str, Any]]] = {
+    "error_estimates": lambda subject, path: error_estimates.measure(subject),
+    "condition": lambda subject, path: condition.measure(condition.path(path)),
+    "agreement": lambda subject, path: agreement.measure(subject, agreement.path(path)),
+    "swell": lambda subject, path: swell.measure(subject),
+    "speed": lambda subject, path: speed.measure(subject),
+    "certificate": lambda subject, path: certificate.measure(subject),
+}
+"""Columns of each measure beside accuracy, from the subject and where its reference lies."""
+
+
+def _peak_bytes() -> int:
+    """The most memory that this program has held, whatever the process it was started from held."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _judged(cell: Cell, subject: Subject) -> dict[str, Any]:
@@ -89,7 +119,7 @@ def _load(backend: Backend) -> float:
     """Seconds until the back-end has differentiated a tiny network: libraries imported, kernels at hand."""
     started = time.perf_counter()
     prepared = backend.prepare(TINY)
-    theta, x, y = (np.zeros(shape, prepared.dtypes[0]) for shape in ((2,), (1, 1), (1, 1)))
+    theta, x, y = (np.zeros(shape, prepared.dtypes[0]) for shape in ((4,), (1, 1), (1, 2)))
     prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
     return time.perf_counter() - started
 
@@ -131,6 +161,8 @@ def _is_of_memory(error: BaseException | None) -> bool:
 
 
 def _row(request: Request, path: Path) -> dict[str, Any]:
+    if request.task and request.measure:
+        return make_part(request.measure, request.task, path)
     if request.task:
         return make_reference(request.task, path)
     if request.cell:

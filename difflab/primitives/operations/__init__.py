@@ -10,7 +10,7 @@ from difflab.primitives.operations.label_smoothing import LABEL_SMOOTHING
 from difflab.primitives.operations.loss import LOSS
 from difflab.primitives.operations.maxout import MAXOUT
 from difflab.primitives.operations.multiply import MULTIPLY
-from difflab.primitives.operations.operation import Bars, Operation, Rounded
+from difflab.primitives.operations.operation import Bars, Operation
 from difflab.primitives.operations.penalty import PENALTY
 from difflab.primitives.operations.softmax import SOFTMAX
 
@@ -33,4 +33,4 @@ OPERATIONS: dict[str, Operation] = {
     )
 }
 
-__all__ = ["INPUTS", "OPERATIONS", "TARGETS", "Bars", "Instruction", "Operation", "Parameter", "Rounded"]
+__all__ = ["INPUTS", "OPERATIONS", "TARGETS", "Bars", "Instruction", "Operation", "Parameter"]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from difflab.number_systems import Array, NumberSystem
+from difflab.number_systems import BALLS, Array, NumberSystem, Series, ball_precision, coefficient
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.operations.instruction import Instruction
-from difflab.primitives.operations.operation import RULE_ROUNDINGS, Bars, Operation, Rounded
+from difflab.primitives.operations.operation import Bars, Operation
+from difflab.primitives.rounded import DOUBLE, RULE_ROUNDINGS, SLACK, Rounded, Sum
 from difflab.primitives.rules import rule_operations
 
 
-CURVATURE_STEP = 2.0**-17
-"""Of the difference of slopes that stands for a second derivative without a rule."""
+HULL_BITS = 96
+"""Room for a float64 and the ends of the interval around it."""
+
+FAR = 1e100
+"""Beyond the domain of rules, and further from 0 than this, nothing is said of them."""
 
 
 def _row(instruction: Instruction) -> Any:
@@ -36,57 +42,181 @@ def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int,
     return width * rule_operations(row.value), width * reverse
 
 
-def _evaluated(rule: Any, instruction: Instruction, rounded: Rounded, z: np.ndarray) -> np.ndarray:
-    """A scalar rule at every entry, with the parameter of its unit."""
+@dataclass(frozen=True)
+class _Slopes:
+    """What the derivative does between all numbers that an argument may be, in truth or for the arithmetic.
+
+    Attributes
+    ----------
+    steepest, most_curved : bounds on the magnitudes of the first and the second derivative.
+    width : of an interval that holds the first derivative.
+    parameter_width : likewise for the derivative with respect to the parameter.
+    """
+
+    steepest: np.ndarray
+    most_curved: np.ndarray
+    width: np.ndarray
+    parameter_width: np.ndarray
+
+
+_KNOWN: WeakKeyDictionary[Rounded, tuple[Instruction, _Slopes]] = WeakKeyDictionary()
+"""What the forward pass has found, for the reverse pass."""
+
+
+def _slopes(instruction: Instruction, z: Rounded, parameters: list[Rounded]) -> _Slopes:
+    known = _KNOWN.get(z)
+    if known is None or known[0] is not instruction:
+        known = _KNOWN[z] = instruction, _found_slopes(instruction, z, parameters)
+    return known[1]
+
+
+def _found_slopes(instruction: Instruction, z: Rounded, parameters: list[Rounded]) -> _Slopes:
+    """Power series of the expression at wide balls; where Arb refuses or overflows, nothing is known."""
+    if not (z.around.any() or z.arithmetic.textbook):
+        return _Slopes(*np.zeros((4, *z.shape)))
+    p = [np.broadcast_to(q.middle, z.shape)[..., None] for q in parameters]
+    arguments = np.concatenate([z.middle[..., None], z.around[..., None], *p], axis=-1).reshape(-1, 2 + len(p))
+    with ball_precision(HULL_BITS, order=2):
+        try:
+            found = _figures(instruction, arguments)
+        except (ValueError, ZeroDivisionError):
+            found = np.concatenate([_figures_or_nothing(instruction, one[None]) for one in arguments])
+    found = np.where(np.isnan(found), np.inf, found * SLACK + DOUBLE.smallest * (found > 0))
+    return _Slopes(*(column.reshape(z.shape) for column in found.T))
+
+
+def _figures_or_nothing(instruction: Instruction, arguments: np.ndarray) -> np.ndarray:
+    try:
+        return _figures(instruction, arguments)
+    except (ValueError, ZeroDivisionError):
+        return np.full((1, 4), np.inf)
+
+
+def _figures(instruction: Instruction, arguments: np.ndarray) -> np.ndarray:
+    """For each row of middle, distance and parameter, the four figures of :class:`_Slopes`."""
+    middle, distance = arguments[:, 0], arguments[:, 1]
+    is_bounded = np.isfinite(middle) & np.isfinite(distance)
+    figures = np.full((len(arguments), 4), np.inf)
+    if not is_bounded.any():
+        return figures
+    balls = _balls(middle[is_bounded], distance[is_bounded])
+    ones, p = np.ones(len(balls), object), [BALLS.array(q[is_bounded]) for q in arguments.T[2:]]
+    series = Series()
+    along = _primal(series, instruction, [series.line(balls, ones)], [series.array(q) for q in p])
+    bends = _magnitudes(2 * coefficient(along, 2))
+    slopes = coefficient(along, 1)
+    figures[is_bounded, :3] = np.stack([_magnitudes(slopes), bends, _widths(slopes)], axis=1)
+    figures[is_bounded, 3] = 0.0
+    if p:
+        moved = _primal(series, instruction, [series.array(balls)], [series.line(p[0], ones)])
+        figures[is_bounded, 3] = _widths(coefficient(moved, 1))
+    return figures
+
+
+def _balls(middle: np.ndarray, distance: np.ndarray) -> Array:
+    """Balls around all numbers within such a distance."""
+    ends = (np.where(distance > 0, np.nextafter(middle + s * distance, s * np.inf), middle) for s in (-1, 1))
+    return np.frompyfunc(lambda low, high: low.union(high), 2, 1)(*map(BALLS.array, ends))
+
+
+def _magnitudes(balls: Array) -> np.ndarray:
+    return np.array([float(ball.abs_upper()) for ball in balls])
+
+
+def _widths(balls: Array) -> np.ndarray:
+    return np.array([2 * float(ball.rad()) for ball in balls])
+
+
+def _evaluated(rule: Any, instruction: Instruction, z: Rounded, parameters: list[Rounded]) -> np.ndarray:
+    """A scalar rule at the middle of every entry, with the parameter of its unit."""
+    middle = np.where(np.isfinite(z.middle), z.middle, 0.0)
     if _row(instruction).parameter is None:
-        return np.frompyfunc(rule, 1, 1)(z).astype(np.float64)
-    p = rounded.parameters[0] if rounded.parameters else instruction.constants[0]
-    return np.frompyfunc(rule, 2, 1)(z, p).astype(np.float64)
+        found = np.frompyfunc(rule, 1, 1)(middle)
+    else:
+        found = np.frompyfunc(rule, 2, 1)(middle, _parameter(instruction, parameters))
+    return np.where(np.isfinite(z.middle), found.astype(np.float64), np.nan)
 
 
-def _curvature(instruction: Instruction, rounded: Rounded, z: np.ndarray) -> np.ndarray:
-    row = _row(instruction)
-    if row.second_derivative is not None:
-        return np.abs(_evaluated(row.second_derivative, instruction, rounded, z))
-    below, above = (_evaluated(row.derivative, instruction, rounded, z + by) for by in (-CURVATURE_STEP, 0.0))
-    return np.abs(above - below) / CURVATURE_STEP
+def _parameter(instruction: Instruction, parameters: list[Rounded]) -> Any:
+    return parameters[0].middle if parameters else instruction.constants[0]
 
 
-def _bookish(rounded: Rounded, magnitude: np.ndarray) -> Any:
+def _by_rule(instruction: Instruction, ulp: float, numbers: Rounded, z: Rounded, parameters: list[Rounded]) -> Rounded:
+    """Numbers that a scalar rule in float64 gives, in truth and for the arithmetic to within its bound in ulp."""
+    by, beyond = z.arithmetic, _beyond_domain(instruction, z, parameters) if z.arithmetic.own_unit else 0.0
+    off = ulp * (2 * by.own_unit * numbers.reach + by.own_smallest) + beyond
+    return replace(numbers, doubt=numbers.doubt + off, error=numbers.error + off).rounded(False)
+
+
+def _beyond_domain(instruction: Instruction, z: Rounded, parameters: list[Rounded]) -> np.ndarray:
+    """How far rules may be off for arguments that are not all in their domain; 0 for those that are."""
+    row, p = _row(instruction), 0.0
+    ends = [z.middle + sign * z.around * SLACK for sign in (-1, 1)]
+    is_inside = (ends[0] >= row.domain[0]) & (ends[1] <= row.domain[1])
+    if row.parameter is not None:
+        p = _parameter(instruction, parameters)
+        is_inside &= np.minimum(p * ends[0], p * ends[1]) >= row.domain[0]
+        is_inside &= np.maximum(p * ends[0], p * ends[1]) <= row.domain[1]
+    far = (z.reach <= FAR) & (np.abs(p) <= FAR)
+    beyond = np.where(far, row.beyond_domain * (1 + z.reach) * (1 + np.abs(p)), np.inf)
+    return np.where(is_inside, 0.0, beyond)
+
+
+def _stored(numbers: Rounded) -> Rounded:
+    """Rounded once from float64 to the format of the arithmetic."""
+    by = numbers.arithmetic
+    if not by.stored:
+        return numbers
+    rounded = replace(numbers, arithmetic=replace(by, unit=by.stored)).rounded(~numbers.is_zero)
+    return replace(rounded, arithmetic=by)
+
+
+def _forward_error(instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded]) -> Rounded:
+    (z,), row, slopes = inputs, _row(instruction), _slopes(instruction, inputs[0], parameters)
+    middle, height = _evaluated(row.value, instruction, z, parameters), row.range[1] - row.range[0]
+    moved = [np.fmin(_times(slopes.steepest, by), height) for by in (z.doubt, z.error)]
+    value = _by_rule(instruction, row.value_ulp, Rounded(z.arithmetic, middle, *moved), z, parameters)
+    return _stored(value).blurred(RULE_ROUNDINGS * (value.size + _subtracted(instruction, parameters)))
+
+
+def _times(slope: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """What is at no distance is the same, however steep."""
+    return np.where(distance > 0, slope * distance * SLACK, 0.0)
+
+
+def _subtracted(instruction: Instruction, parameters: list[Rounded]) -> Any:
     """The size of numbers that a textbook formula subtracts; 1 stands for tails like 1 - a**2 or log(1 + exp(z))."""
-    if not rounded.textbook:
-        return magnitude
-    return magnitude + np.maximum(1.0, np.abs(rounded.parameters[0] if rounded.parameters else 1.0))
+    return np.maximum(1.0, np.abs(parameters[0].middle if parameters else 1.0))
 
 
-def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    (z,), (error,) = rounded.inputs, rounded.errors
-    slope = _evaluated(_row(instruction).derivative, instruction, rounded, z)
-    return np.abs(slope) * error + RULE_ROUNDINGS * rounded.unit * _bookish(rounded, np.abs(rounded.value))
+def _reverse_error(
+    instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded], value: Rounded, bar: Rounded
+) -> Bars:
+    (z,), row, slopes = inputs, _row(instruction), _slopes(instruction, inputs[0], parameters)
+    is_kinked = np.any([np.abs(z.middle - kink) <= z.around * SLACK for kink in row.kinks], axis=0)
+    moved = [_change(slopes, is_kinked, by) for by in (z.doubt, z.error)]
+    middle = _evaluated(row.derivative, instruction, z, parameters)
+    slope = _by_rule(instruction, row.derivative_ulp, Rounded(z.arithmetic, middle, *moved), z, parameters)
+    blur = slope.size + _subtracted(instruction, parameters) + slopes.most_curved * z.size
+    z_bar = bar * slope.blurred(RULE_ROUNDINGS * blur)
+    return Bars([z_bar], [_parameter_sums(instruction, z, slopes, parameters, bar)] if parameters else [])
 
 
-def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> Bars:
-    (z,), (error,) = rounded.inputs, rounded.errors
-    slope = _evaluated(_row(instruction).derivative, instruction, rounded, z)
-    here = _curvature(instruction, rounded, z)
-    nearby = np.maximum(here, np.maximum(*(_curvature(instruction, rounded, z + by) for by in (-error, error))))
-    formed = _bookish(rounded, np.abs(slope)) + np.where(here > 0, here * np.abs(z), 0)
-    slope_error = nearby * error + RULE_ROUNDINGS * rounded.unit * formed
-    z_bar = bar * slope, bar_error * np.abs(slope) + np.abs(bar) * slope_error
-    if not rounded.parameters:
-        return Bars([z_bar], [])
-    return Bars([z_bar], [_parameter_error(instruction, rounded, bar, bar_error)])
+def _change(slopes: _Slopes, is_kinked: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Of the derivative over such a distance, by the mean value theorem where there is no kink."""
+    bent = np.where(is_kinked, np.inf, _times(slopes.most_curved, distance))
+    return np.where(distance > 0, np.fmin(bent, slopes.width), 0.0)
 
 
-def _parameter_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> np.ndarray:
-    (z,), (error,), rule = rounded.inputs, rounded.errors, _row(instruction).parameter_derivative
-    slope = _evaluated(rule, instruction, rounded, z)
-    moved = np.maximum(
-        *(np.abs(_evaluated(rule, instruction, rounded, z + by) - slope) for by in (-error, error))
-    )  # fmt: skip
-    rule_error = (RULE_ROUNDINGS + bar.size) * rounded.unit * _bookish(rounded, np.abs(slope))
-    terms = bar_error * np.abs(slope) + np.abs(bar) * (moved + rule_error)
-    return terms.sum(axis=0) if len(rounded.parameters[0]) > 1 else terms.sum().reshape(1)
+def _parameter_sums(
+    instruction: Instruction, z: Rounded, slopes: _Slopes, parameters: list[Rounded], bar: Rounded
+) -> Sum:
+    row = _row(instruction)
+    middle = _evaluated(row.parameter_derivative, instruction, z, parameters)
+    moved = [np.where(by > 0, slopes.parameter_width, 0.0) for by in (z.doubt, z.error)]
+    slope = _by_rule(instruction, row.parameter_derivative_ulp, Rounded(z.arithmetic, middle, *moved), z, parameters)
+    terms = bar * slope.blurred(RULE_ROUNDINGS * (slope.size + _subtracted(instruction, parameters)))
+    return terms.summands(axis=0) if len(parameters[0].middle) > 1 else terms.reshape(-1, 1).summands(axis=0)
 
 
 def _kinks(instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> list[Array]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.operations.instruction import INPUTS, Instruction
-from difflab.primitives.operations.operation import Bars, Operation, Rounded
+from difflab.primitives.operations.operation import Bars, Operation
+from difflab.primitives.rounded import Rounded, product, term
 
 
 def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
@@ -20,20 +19,17 @@ def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int,
     return 2 * m * n - n + n * has_bias, m * n + (0 if instruction.inputs[0] == INPUTS else m * (2 * n - 1))
 
 
-def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    (a,), (error,), (weight, *bias) = rounded.inputs, rounded.errors, rounded.parameters
-    terms = weight.shape[1] + 2
-    magnitude = np.abs(a) @ np.abs(weight.T) + sum(np.abs(b) for b in bias)
-    return terms * rounded.unit * magnitude + error @ np.abs(weight.T)
+def _forward_error(instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded]) -> Rounded:
+    (a,), (weight, *bias) = inputs, parameters
+    return sum((term(b) for b in bias), start=product(a, weight.T)).rounded()
 
 
-def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> Bars:
-    (a,), (error,), (weight, *bias) = rounded.inputs, rounded.errors, rounded.parameters
-    u, batch, size = rounded.unit, len(a), np.abs(bar)
-    of_weight = bar_error.T @ np.abs(a) + size.T @ (error + (batch + 2) * u * np.abs(a))
-    of_bias = (bar_error + (batch + 1) * u * size).sum(axis=0)
-    a_bar_error = (bar_error + (len(weight) + 2) * u * size) @ np.abs(weight)
-    return Bars([(bar @ weight, a_bar_error)], [of_weight, of_bias][: 1 + len(bias)])
+def _reverse_error(
+    instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded], value: Rounded, bar: Rounded
+) -> Bars:
+    (a,), (weight, *bias) = inputs, parameters
+    gradients = [product(bar.T, a), *(bar.summands(axis=0) for _ in bias)]
+    return Bars([product(bar, weight).rounded()], gradients)
 
 
 AFFINE = Operation(

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from difflab.number_systems import FLOAT64, Array, NumberSystem
+from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.operations.instruction import Instruction
-from difflab.primitives.operations.operation import Bars, Operation, Rounded
+from difflab.primitives.operations.operation import Bars, Operation
+from difflab.primitives.rounded import Rounded
 
 
 def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
@@ -27,39 +28,49 @@ def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int,
     return 10 * instruction.width, 17 * instruction.width
 
 
-def _normalised(instruction: Instruction, rounded: Rounded) -> tuple[np.ndarray, ...]:
-    """Normalised values and deviation, each followed by the bound of its error."""
-    (z,), (error,), u, n = rounded.inputs, rounded.errors, rounded.unit, len(rounded.inputs[0])
-    centred = z - z.mean(axis=0)
-    centred_error = error + error.mean(axis=0) + (n + 1) * u * np.abs(z).mean(axis=0) + u * np.abs(centred)
-    deviation = FLOAT64.deviation(centred.T, np.array(instruction.constants))
-    normal = centred / deviation
-    deviation_error = (np.abs(normal) * centred_error).mean(axis=0) + (n + 8) * u * deviation
-    normal_error = centred_error / deviation + np.abs(normal) * deviation_error / deviation + u * np.abs(normal)
-    return normal, normal_error, deviation, deviation_error
+def _deviation(centred: Rounded, eps: Rounded) -> Rounded:
+    """Of each column, scaled by a power of two so that squares neither overflow nor vanish.
+
+    The arithmetic may scale by any other number: three roundings more of every term, and one of the result.
+    """
+    by, root = centred.arithmetic, np.sqrt(eps.middle)
+    _, exponents = np.frexp(np.maximum(centred.reach.max(axis=0), root))
+    scale = np.ldexp(1.0, np.clip(exponents, -1000, 1000))
+    squares = centred.scaled(1 / scale) * centred.scaled(1 / scale)
+    inside = squares.sum(axis=0) / len(centred.middle) + eps.scaled(1 / scale).scaled(1 / scale)
+    deviation = inside.worse(by.growth(3)).sqrt().scaled(scale)
+    return deviation.worse(by.growth(1))
 
 
-def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    gamma, beta = rounded.parameters
-    normal, normal_error, _, _ = _normalised(instruction, rounded)
-    return np.abs(gamma) * normal_error + 2 * rounded.unit * (np.abs(gamma * normal) + np.abs(beta))
+def _normalised(instruction: Instruction, z: Rounded) -> tuple[Rounded, Rounded]:
+    """Normalised values and deviation; one sample is its own mean exactly."""
+    eps, n = z.arithmetic.constant(instruction.constants), len(z.middle)
+    centred = z - z.sum(axis=0) / n if n > 1 else z.only(np.zeros(z.shape, bool))
+    deviation = _deviation(centred, eps)
+    return _over(centred, deviation, eps), deviation
 
 
-def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> Bars:
-    """z_bar = (g - mean(g) - normal mean(g normal)) / deviation, with g = gamma bar."""
-    normal, normal_error, deviation, deviation_error = _normalised(instruction, rounded)
-    u, n, gamma = rounded.unit, len(bar), rounded.parameters[0]
-    g, g_error = gamma * bar, np.abs(gamma) * bar_error + u * np.abs(gamma * bar)
-    mean, mean_error = g.mean(axis=0), g_error.mean(axis=0) + n * u * np.abs(g).mean(axis=0)
-    terms, terms_error = g * normal, g_error * np.abs(normal) + np.abs(g) * normal_error
-    dot, dot_error = terms.mean(axis=0), terms_error.mean(axis=0) + (n + 1) * u * np.abs(terms).mean(axis=0)
-    z_bar = (g - mean - normal * dot) / deviation
-    formed = 3 * u * (np.abs(g) + np.abs(mean) + np.abs(normal * dot))
-    inner = g_error + mean_error + normal_error * np.abs(dot) + np.abs(normal) * dot_error + formed
-    z_bar_error = (inner + np.abs(z_bar) * deviation_error) / deviation
-    of_gamma = bar_error * np.abs(normal) + np.abs(bar) * (normal_error + (n + 1) * u * np.abs(normal))
-    of_beta = bar_error + n * u * np.abs(bar)
-    return Bars([(z_bar, z_bar_error)], [of_gamma.sum(axis=0), of_beta.sum(axis=0)])
+def _over(numbers: Rounded, deviation: Rounded, eps: Rounded) -> Rounded:
+    """No deviation is less than the root of eps, but for some roundings."""
+    return numbers.over(deviation, least=0.9 * np.sqrt(eps.middle)).rounded(~numbers.is_zero)
+
+
+def _forward_error(instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded]) -> Rounded:
+    gamma, beta = parameters
+    return _normalised(instruction, inputs[0])[0] * gamma + beta
+
+
+def _reverse_error(
+    instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded], value: Rounded, bar: Rounded
+) -> Bars:
+    """z_bar = gamma / deviation (bar - mean(bar) - normal mean(bar normal)); of one sample, exactly 0."""
+    normal, deviation = _normalised(instruction, inputs[0])
+    n, total, dot = len(bar.middle), bar.summands(axis=0), (bar * normal).summands(axis=0)
+    share = 1 / bar.arithmetic.exact(float(n))
+    scale = _over(parameters[0], deviation, bar.arithmetic.constant(instruction.constants))
+    inner = bar - share * total.rounded() - normal * (share * dot.rounded())
+    z_bar = scale * inner if n > 1 else bar.only(np.zeros(bar.shape, bool))
+    return Bars([z_bar], [dot, total])
 
 
 def _inference(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
@@ -78,24 +89,23 @@ def _inference_operations(instruction: Instruction, widths: tuple[int, ...]) -> 
     return 4 * instruction.width, 9 * instruction.width
 
 
-def _inference_forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    (z,), (error,), (gamma, beta) = rounded.inputs, rounded.errors, rounded.parameters
-    eps, mean, variance = given_statistics(np.array(instruction.constants), instruction.width)
-    scale = np.abs(gamma) / np.sqrt(variance + eps)
-    return scale * (error + 6 * rounded.unit * np.abs(z - mean)) + 2 * rounded.unit * np.abs(beta)
+def _given(instruction: Instruction, z: Rounded) -> tuple[Rounded, Rounded]:
+    """Values normalised with the given statistics, and the deviation."""
+    eps, mean, variance = given_statistics(z.arithmetic.constant(instruction.constants), instruction.width)
+    deviation = (variance + eps).sqrt()
+    return (z - mean) / deviation, deviation
+
+
+def _inference_forward_error(instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded]) -> Rounded:
+    gamma, beta = parameters
+    return _given(instruction, inputs[0])[0] * gamma + beta
 
 
 def _inference_reverse_error(
-    instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray
+    instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded], value: Rounded, bar: Rounded
 ) -> Bars:
-    (z,), (error,), (gamma, _) = rounded.inputs, rounded.errors, rounded.parameters
-    eps, mean, variance = given_statistics(np.array(instruction.constants), instruction.width)
-    deviation, u, n = np.sqrt(variance + eps), rounded.unit, len(bar)
-    z_bar_error = np.abs(gamma) / deviation * (bar_error + 5 * u * np.abs(bar))
-    normal = np.abs(z - mean) / deviation
-    of_gamma = bar_error * normal + np.abs(bar) * (error / deviation + (n + 5) * u * normal)
-    of_beta = bar_error + n * u * np.abs(bar)
-    return Bars([(bar * gamma / deviation, z_bar_error)], [of_gamma.sum(axis=0), of_beta.sum(axis=0)])
+    normal, deviation = _given(instruction, inputs[0])
+    return Bars([parameters[0] / deviation * bar], [(bar * normal).summands(axis=0), bar.summands(axis=0)])
 
 
 BATCH_NORM = Operation(

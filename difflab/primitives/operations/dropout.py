@@ -6,7 +6,8 @@ import numpy as np
 
 from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.operations.instruction import Instruction
-from difflab.primitives.operations.operation import Bars, Operation, Rounded
+from difflab.primitives.operations.operation import Bars, Operation
+from difflab.primitives.rounded import Rounded
 
 
 def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
@@ -19,17 +20,20 @@ def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int,
     return 2 * instruction.width, 2 * instruction.width
 
 
-def _scale(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    return rounded.inputs[1] / (1 - instruction.constants[0])
+def _thinned(instruction: Instruction, a: Rounded, mask: Rounded) -> Rounded:
+    """A product with 0 or 1 is exact."""
+    kept = 1 - a.arithmetic.constant(instruction.constants[0])
+    return a.only(mask.middle > 0) / kept
 
 
-def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    return rounded.errors[0] * _scale(instruction, rounded) + 3 * rounded.unit * np.abs(rounded.value)
+def _forward_error(instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded]) -> Rounded:
+    return _thinned(instruction, *inputs)
 
 
-def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> Bars:
-    scale = _scale(instruction, rounded)
-    return Bars([(bar * scale, (bar_error + 3 * rounded.unit * np.abs(bar)) * scale), None], [])
+def _reverse_error(
+    instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded], value: Rounded, bar: Rounded
+) -> Bars:
+    return Bars([_thinned(instruction, bar, inputs[1]), None], [])
 
 
 DROPOUT = Operation(

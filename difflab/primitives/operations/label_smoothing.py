@@ -6,7 +6,8 @@ import numpy as np
 
 from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.operations.instruction import Instruction
-from difflab.primitives.operations.operation import Bars, Operation, Rounded
+from difflab.primitives.operations.operation import Bars, Operation
+from difflab.primitives.rounded import Rounded
 
 
 def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
@@ -19,11 +20,14 @@ def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int,
     return 2 * instruction.width + 2, 0
 
 
-def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    return 4 * rounded.unit * np.abs(rounded.value)
+def _forward_error(instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded]) -> Rounded:
+    (y,), (share, classes) = inputs, inputs[0].arithmetic.constant(instruction.constants)
+    return y * (1 - share) + share / classes
 
 
-def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> Bars:
+def _reverse_error(
+    instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded], value: Rounded, bar: Rounded
+) -> Bars:
     return Bars([None], [])
 
 

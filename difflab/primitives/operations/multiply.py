@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from functools import reduce
+from itertools import accumulate
 from operator import mul
 
 import numpy as np
 
 from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.operations.instruction import Instruction
-from difflab.primitives.operations.operation import Bars, Operation, Rounded
+from difflab.primitives.operations.operation import Bars, Operation
+from difflab.primitives.rounded import Rounded
 
 
 def grouped(instruction: Instruction, values: Array) -> Array:
@@ -27,29 +28,26 @@ def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int,
     return widths[0], 3 * widths[0]
 
 
-def _products(factors: np.ndarray, without: tuple[int, ...]) -> np.ndarray:
-    return np.delete(factors, without, axis=-1).prod(axis=-1)
+def _factors(instruction: Instruction, inputs: list[Rounded]) -> list[Rounded]:
+    factors = inputs[0].moved(lambda a: grouped(instruction, a))
+    return [factors[..., k] for k in range(factors.shape[-1])]
 
 
-def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    factors, errors = (np.abs(grouped(instruction, a)) for a in (rounded.inputs[0], rounded.errors[0]))
-    n = factors.shape[-1]
-    passed = sum(_products(factors, (i,)) * errors[..., i] for i in range(n))
-    return passed + n * rounded.unit * np.abs(rounded.value)
+def _forward_error(instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded]) -> Rounded:
+    return reduce(mul, _factors(instruction, inputs))
 
 
-def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> Bars:
-    factors, errors = (grouped(instruction, a) for a in (rounded.inputs[0], rounded.errors[0]))
-    n, sizes = factors.shape[-1], np.abs(factors)
-    slope = np.stack([_products(factors, (i,)) for i in range(n)], axis=-1)
-    slope_error = n * rounded.unit * np.abs(slope)
-    for i in range(n):
-        for k in set(range(n)) - {i}:
-            slope_error[..., i] += errors[..., k] * _products(sizes, (i, k))
-    z_bar = bar[..., None] * slope
-    z_bar_error = bar_error[..., None] * np.abs(slope) + np.abs(bar)[..., None] * slope_error
-    shape = len(bar), math.prod(factors.shape[1:])
-    return Bars([(z_bar.reshape(shape), z_bar_error.reshape(shape))], [])
+def _reverse_error(
+    instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded], value: Rounded, bar: Rounded
+) -> Bars:
+    """Products from the left times the cotangent and products from the right."""
+    factors = _factors(instruction, inputs)
+    before = [None, *accumulate(factors[:-1], mul)]
+    after = accumulate(reversed(factors[1:]), mul, initial=bar)
+    bars = [a if b is None else b * a for b, a in zip(reversed(before), after, strict=True)][::-1]
+    columns = zip(*((b.middle, b.doubt, b.error) for b in bars), strict=True)
+    stacked = Rounded(bar.arithmetic, *(np.stack(column, axis=-1) for column in columns))
+    return Bars([stacked.reshape(*inputs[0].shape)], [])
 
 
 MULTIPLY = Operation("multiply", _primal, "sample", _operations, _forward_error, _reverse_error)

@@ -6,39 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.operations.instruction import Instruction
+from difflab.primitives.rounded import Rounded, Sum
 
-
-RULE_ROUNDINGS = 8
-"""Roundings in a scalar rule, more than most ulp bounds in the tables stand for."""
 
 Primal = Callable[[NumberSystem, Instruction, list[Array], list[Array]], Array]
 Kinks = Callable[[Instruction, list[Array], list[Array]], list[Array]]
-
-
-@dataclass(frozen=True)
-class Rounded:
-    """What an operation worked on, as a running error analysis knows it [Higham 2002, 3.3].
-
-    Attributes
-    ----------
-    unit : unit roundoff of the arithmetic; with 0, errors are only passed on.
-    textbook : whether formulas are those of the book, like 1 - a**2 or p - y, whose errors are absolute.
-    inputs, errors : the values it read, each (batch, width), and bounds of their errors.
-    parameters : arrays in their own shapes.
-    value, error : what it made and, in the reverse pass, the bound of its error.
-    """
-
-    unit: float
-    textbook: bool
-    inputs: list[np.ndarray]
-    errors: list[np.ndarray]
-    parameters: list[np.ndarray]
-    value: np.ndarray
-    error: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,12 +21,16 @@ class Bars:
 
     Attributes
     ----------
-    inputs : for each input, None or cotangents and bounds of their errors, each (batch, width).
-    parameters : for each parameter, bounds of the errors of its gradient, in its shape.
+    inputs : for each input, None or cotangents, each (batch, width).
+    parameters : for each parameter, its gradient as sums, in its shape.
     """
 
-    inputs: list[tuple[np.ndarray, np.ndarray] | None]
-    parameters: list[np.ndarray]
+    inputs: list[Rounded | None]
+    parameters: list[Sum]
+
+
+ForwardError = Callable[[Instruction, list[Rounded], list[Rounded]], Rounded]
+ReverseError = Callable[[Instruction, list[Rounded], list[Rounded], Rounded, Rounded], Bars]
 
 
 @dataclass(frozen=True)
@@ -69,8 +47,10 @@ class Operation:
     operations : ``(instruction, widths of the inputs) -> (forward, reverse)``: sums, products, powers and calls for
         one sample; in reverse with the cotangents of all inputs but x. Signs, comparisons, and adding what was found
         to a cotangent or to the gradient count nothing.
-    forward_error : ``(instruction, rounded) -> error``: a first-order bound of what roundings do to the value.
-    reverse_error : ``(instruction, rounded, bar, bar_error) -> bars``: likewise for cotangents.
+    forward_error : ``(instruction, inputs, parameters) -> value``: what the rule of back-propagation makes of inputs
+        with errors, with a rigorous bound of the error.
+    reverse_error : ``(instruction, inputs, parameters, value, bar) -> bars``: likewise in reverse, with the cotangent
+        of the value.
     kinks : ``(instruction, inputs, parameters) -> distances``: arrays that are 0 where there is no derivative, each
         (batch, any), or of any shape if the operation is a total.
     constants : names of the constants of an instruction, in their order; some stand for one number per unit.
@@ -84,8 +64,8 @@ class Operation:
     primal: Primal
     reach: Literal["entry", "sample", "column"]
     operations: Callable[[Instruction, tuple[int, ...]], tuple[int, int]]
-    forward_error: Callable[[Instruction, Rounded], np.ndarray]
-    reverse_error: Callable[[Instruction, Rounded, np.ndarray, np.ndarray], Bars]
+    forward_error: ForwardError
+    reverse_error: ReverseError
     kinks: Kinks = lambda instruction, inputs, parameters: []
     constants: tuple[str, ...] = ()
     shift: Literal["removed", "passed"] | None = None

@@ -10,7 +10,8 @@ import numpy as np
 
 from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.operations.instruction import Instruction
-from difflab.primitives.operations.operation import Bars, Operation, Rounded
+from difflab.primitives.operations.operation import Bars, Operation
+from difflab.primitives.rounded import Rounded, term
 
 
 def penalty_terms(m: NumberSystem, instruction: Instruction, weight: Array) -> Array:
@@ -29,13 +30,17 @@ def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int,
     return 6 * size - 1, 4 * size
 
 
-def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    return (rounded.parameters[0].size + 4) * rounded.unit * np.abs(rounded.value)
+def _forward_error(instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded]) -> Rounded:
+    (weight,), (l1, l2) = parameters, parameters[0].arithmetic.constant(instruction.constants)
+    weight = weight.reshape(-1)
+    return (l1 * abs(weight) + (l2 * weight * weight).scaled(0.5)).sum()
 
 
-def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> Bars:
-    (weight,), (l1, l2) = rounded.parameters, instruction.constants
-    return Bars([], [3 * rounded.unit * (l1 + l2 * np.abs(weight))])
+def _reverse_error(
+    instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded], value: Rounded, bar: Rounded
+) -> Bars:
+    (weight,), (l1, l2) = parameters, parameters[0].arithmetic.constant(instruction.constants)
+    return Bars([], [term((l1 * np.sign(weight.middle) + l2 * weight) * bar)])
 
 
 def _kinks(instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> list[Array]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.operations.instruction import Instruction
-from difflab.primitives.operations.operation import RULE_ROUNDINGS, Bars, Operation, Rounded
+from difflab.primitives.operations.operation import Bars, Operation
+from difflab.primitives.rounded import Rounded, shares
 
 
 def _primal(m: NumberSystem, instruction: Instruction, inputs: list[Array], parameters: list[Array]) -> Array:
@@ -19,20 +20,21 @@ def _operations(instruction: Instruction, widths: tuple[int, ...]) -> tuple[int,
     return 4 * n - 1, 5 * n - 1
 
 
-def _forward_error(instruction: Instruction, rounded: Rounded) -> np.ndarray:
-    (z,), (error,), p = rounded.inputs, rounded.errors, rounded.value
-    shifted = np.abs(z - z.max(axis=1, keepdims=True))
-    own = (shifted + (p * shifted).sum(axis=1, keepdims=True) + z.shape[1] + RULE_ROUNDINGS) * rounded.unit
-    return p * (error + (p * error).sum(axis=1, keepdims=True) + own)
+def _forward_error(instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded]) -> Rounded:
+    return shares(inputs[0])
 
 
-def _reverse_error(instruction: Instruction, rounded: Rounded, bar: np.ndarray, bar_error: np.ndarray) -> Bars:
-    p, error, u = rounded.value, rounded.error, rounded.unit
-    dot, size = (p * bar).sum(axis=1, keepdims=True), (p * np.abs(bar)).sum(axis=1, keepdims=True)
-    dot_error = (p * bar_error + error * np.abs(bar)).sum(axis=1, keepdims=True) + (p.shape[1] + 1) * u * size
-    inner = bar_error + dot_error + 2 * u * (np.abs(bar) + np.abs(dot))
-    z_bar = p * (bar - dot)
-    return Bars([(z_bar, error * np.abs(bar - dot) + p * inner + 2 * u * np.abs(z_bar))], [])
+def _reverse_error(
+    instruction: Instruction, inputs: list[Rounded], parameters: list[Rounded], value: Rounded, bar: Rounded
+) -> Bars:
+    """p_k (lead_k - sum_j p_j lead_j), where cotangents lead over any number: over one as the arithmetic has it."""
+    may_win = value.may_be_largest()
+    first = value.middle.argmax(axis=1)[:, None]
+    chosen = bar.moved(lambda a: np.take_along_axis(a, first, axis=1))
+    apart = np.where(may_win, np.abs(bar.middle - chosen.middle) + bar.around, 0.0).max(axis=1, keepdims=True)
+    lead = bar - Rounded(bar.arithmetic, chosen.middle, apart, np.zeros(apart.shape))
+    mean = (value * lead).sum()[:, None]
+    return Bars([value * (lead - mean)], [])
 
 
 SOFTMAX = Operation("softmax", _primal, "sample", _operations, _forward_error, _reverse_error)

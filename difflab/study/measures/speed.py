@@ -1,12 +1,14 @@
-"""Speed: seconds of a gradient beside its own primal and beside hand-written NumPy, taking turns."""
+"""Speed: seconds of a gradient beside its own primal and beside yardsticks, taking turns."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from difflab.study import handwritten
+from difflab.backends import Backprop, Certified
+from difflab.peers import Handwritten, handwritten
 from difflab.study.measures.subject import Subject
 from difflab.study.timing import contest
 
@@ -20,15 +22,30 @@ def measure(subject: Subject) -> dict[str, Any]:
     """Columns of time; every contender is single-threaded in this process."""
     prepared, arguments = subject.prepared, (subject.theta, subject.x, subject.y)
     out = np.empty_like(subject.gradient)
-    contenders = {
+    contenders: dict[str, Callable[[], object]] = {
         "gradient": lambda: prepared.value_and_gradient(*arguments, out=out),
         "primal": lambda: prepared.value(*arguments),
     }
-    if handwritten.applies(prepared.net):
-        contenders["handwritten"] = lambda: handwritten.backprop(prepared.net, *arguments)
-    found = contest(contenders, np.random.default_rng(subject.seed), BUDGET_SECONDS)
+    found = contest(contenders | _yardsticks(subject), np.random.default_rng(subject.seed), BUDGET_SECONDS)
     columns: dict[str, Any] = {"cpu_share": found.cpu_share, "contended": found.cpu_share < CONTENDED_BELOW}
     for name, timing in found.timings.items():
         columns[f"{name}_seconds"] = timing.seconds
         columns[f"{name}_spread"] = timing.spread
     return columns
+
+
+def _yardsticks(subject: Subject) -> dict[str, Callable[[], object]]:
+    """NumPy by hand where it is written, and backprop beside what is certified; all on the subject's own numbers."""
+    net, arguments = subject.prepared.net, (subject.theta, subject.x, subject.y)
+    found: dict[str, Callable[[], object]] = {}
+    if Handwritten().unsupported(net) is None:
+        found["handwritten"] = lambda: handwritten.backprop(net, *arguments)
+    if takes_backprop(subject.prepared.backend):
+        backprop, out = Backprop().prepare(net), np.empty_like(subject.gradient)
+        found["backprop"] = lambda: backprop.value_and_gradient(*arguments, out=out)
+    return found
+
+
+def takes_backprop(backend: object) -> bool:
+    """Whether compiled backprop takes turns with this back-end."""
+    return isinstance(backend, Certified)
