@@ -163,7 +163,7 @@ class Series(_Arb):
             return b
         if lead.is_zero() and self.at_kink == "ahead":
             return arb_series([a[0], a[1].max(b[1])])
-        if lead < 0 or (lead <= 0 and self.at_kink == "left"):
+        if lead < 0 or (lead.is_zero() and self.at_kink == "left"):
             return a
         return arb_series([a[0].max(b[0]), *(a[k].union(b[k]) for k in range(1, ctx.cap))])
 

@@ -31,8 +31,9 @@ RULE_ROUNDINGS = 8
 SLACK = 1 + 2.0**-30
 """Covers the roundings of the bounds themselves: sums and products of at most 2**22 numbers that are not negative."""
 
+LARGEST_EXPONENT = 1023
+"""Of float64."""
 
-DOUBLE_EXPONENT = 1023
 OF_ZERO, UNKNOWN = 10_000, -1_000_000
 """Instead of the exponent of a last bit."""
 
@@ -69,9 +70,10 @@ class Arithmetic:
         return Rounded(self, numbers, np.zeros(numbers.shape), np.zeros(numbers.shape))
 
     def constant(self, numbers: Any) -> Rounded:
-        """Numbers that the arithmetic may have to round."""
+        """Numbers of float64 that the arithmetic may have to round."""
         exact = self.exact(numbers)
-        return replace(exact, error=self.stored * exact.size + self.smallest) if self.stored else exact
+        is_held = self.holds(exact.size, exact.quantum) | (self.stored == 0)
+        return replace(exact, error=np.where(is_held, 0.0, self.stored * exact.size + self.smallest))
 
     def growth(self, roundings: Any) -> Any:
         """The relative error after so many roundings, one after the other: (1 + u)**n - 1 [Higham 2002, 3.1]."""
@@ -79,7 +81,7 @@ class Arithmetic:
 
     def holds(self, magnitude: np.ndarray, quantum: np.ndarray) -> np.ndarray:
         """Where whole multiples of 2**quantum up to a magnitude are numbers of the format, so that nothing rounds."""
-        largest = np.ldexp(1.0, np.minimum(self.precision + quantum, DOUBLE_EXPONENT))
+        largest = np.ldexp(1.0, np.minimum(self.precision + quantum, LARGEST_EXPONENT))
         return (magnitude * SLACK <= largest) & (quantum >= self.least_quantum)
 
     def own_growth(self, roundings: Any) -> Any:

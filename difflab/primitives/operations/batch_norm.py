@@ -6,6 +6,7 @@ batch in training, and with given ones in inference; gamma, beta : (width,).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,22 @@ def _deviation(centred: Rounded, eps: Rounded) -> Rounded:
     return deviation.worse(by.growth(1))
 
 
+def _centred(z: Rounded) -> Rounded:
+    """The mean in two parts: the first, as the arithmetic has it, is a number that all are shifted by.
+
+    One sample is its own mean exactly.
+    """
+    n = len(z.middle)
+    if n == 1:
+        return z.only(np.zeros(z.shape, bool))
+    mean = z.sum(axis=0) / n
+    shifted = z - mean.settled
+    return replace(z - mean, error=(shifted - shifted.sum(axis=0) / n).error)
+
+
 def _normalised(instruction: Instruction, z: Rounded) -> tuple[Rounded, Rounded]:
-    """Normalised values and deviation; one sample is its own mean exactly."""
-    eps, n = z.arithmetic.constant(instruction.constants), len(z.middle)
-    centred = z - z.sum(axis=0) / n if n > 1 else z.only(np.zeros(z.shape, bool))
+    """Normalised values and deviation."""
+    eps, centred = z.arithmetic.constant(instruction.constants), _centred(z)
     deviation = _deviation(centred, eps)
     return _over(centred, deviation, eps), deviation
 
