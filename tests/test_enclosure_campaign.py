@@ -138,7 +138,7 @@ def violations(made: Enclosure, true: Truth) -> Iterator[str]:
             yield f"radius of {name}"
         if i not in at_kink and (t < float(made.lower[i]) or t > float(made.upper[i])):
             yield f"bounds of {name}"
-        if made.status[i] == ROUNDED and not float(t.lower()) <= made.gradient[i] <= float(t.upper()):
+        if made.status[i] == ROUNDED and (float(t.upper()) < made.gradient[i] or float(t.lower()) > made.gradient[i]):
             yield f"rounding of {name}"
     for i, sides in true.sides.items():
         if any(side < float(made.lower[i]) or side > float(made.upper[i]) for side in sides):
