@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difflab.backends.certified import KINK, Enclosure
+from difflab.backends.certified import ENCLOSED, KINK, ROUNDED, Enclosure
 from difflab.enclosures.rounding import rounding_errors
 from difflab.errors import known
 from difflab.number_systems import FORMATS
@@ -25,7 +25,7 @@ class Entry:
     ----------
     name : like ``"dense2.weight[3,1]"``.
     got, truth : the number judged, and the float64 nearest to the truth.
-    lower, upper : proven bounds of the truth.
+    lower, upper : proven bounds of the truth; if it is only enclosed, these alone are known.
     error_ulp : in ulp of the arithmetic, at the truth.
     error_per_bound : in units of the bound that was given, or None.
     """
@@ -40,9 +40,9 @@ class Entry:
 
     def __str__(self) -> str:
         is_wide = self.upper > np.nextafter(self.lower, np.inf)
-        within = f" in [{self.lower!r}, {self.upper!r}]" if is_wide else ""
+        truth = f"in [{self.lower!r}, {self.upper!r}]" if is_wide else repr(self.truth)
         bound = "" if self.error_per_bound is None else f", {self.error_per_bound:.2g} of its bound"
-        return f"{self.name} = {self.got!r}, truth {self.truth!r}{within}, {self.error_ulp:.3g} ulp{bound}"
+        return f"{self.name} = {self.got!r}, truth {truth}, {self.error_ulp:.3g} ulp{bound}"
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,14 @@ class Discrepancy:
     Attributes
     ----------
     arithmetic : the format whose ulp is meant.
-    error : (n_params,) distance of each entry from the truth; at a kink, from the one-sided derivatives and what lies
-        between them, or from the convention; infinite where it is NaN.
+    error : (n_params,) least distance of each entry from the truth: where that is only enclosed, from its bounds; at a
+        kink, from the one-sided derivatives and what lies between them, or from the convention; infinite for NaN.
     error_relative : norm of the error divided by the norm of the truth.
     error_ulp : (n_params,) of each entry, in ulp of the arithmetic at the truth.
     error_per_bound : (n_params,) in units of the bound of each entry, or None if none was given.
-    worst : the entries that are furthest off in ulp, worst first.
+    n_unbounded, n_undecided : entries whose bound is infinite, and entries whose truth is not known well enough to say
+        whether they are within their bounds, or without bounds, how far off they are.
+    worst : the entries that are furthest off, in units of their bounds if there are any, else in ulp; worst first.
     """
 
     arithmetic: str
@@ -65,6 +67,8 @@ class Discrepancy:
     error_relative: float
     error_ulp: np.ndarray
     error_per_bound: np.ndarray | None
+    n_unbounded: int
+    n_undecided: int
     worst: tuple[Entry, ...]
 
     @property
@@ -82,17 +86,26 @@ class Discrepancy:
 
     @property
     def is_within_bound(self) -> bool | None:
-        """Whether every entry is within its bound, or None without bounds."""
-        return None if self.error_per_bound is None else bool((self.error_per_bound <= 1).all())
+        """Whether every entry is within its bound, or None without bounds or where the truth leaves it open."""
+        if self.error_per_bound is None:
+            return None
+        if (self.error_per_bound > 1).any():
+            return False
+        return None if self.n_undecided else True
 
     def __str__(self) -> str:
         said = f"relative error {self.error_relative:.2e}; ulp: median {self.error_ulp_median:.3g}, "
         said += f"max {self.error_ulp_max:.3g}"
-        if self.error_per_bound is not None:
-            outside = int((self.error_per_bound > 1).sum())
-            said += f"; {outside} of {len(self.error)} entries outside of their bounds" if outside else ""
-            said += "" if outside else f"; at most {self.error_per_bound.max():.2g} of the bound of an entry"
-        return f"{said}; worst: {self.worst[0]}"
+        said += f"; {self.n_undecided} entries undecided" if self.n_undecided else ""
+        return f"{said}{self._of_bounds()}; worst: {self.worst[0]}"
+
+    def _of_bounds(self) -> str:
+        if self.error_per_bound is None:
+            return ""
+        said = f"; no bound for {self.n_unbounded} entries" if self.n_unbounded else ""
+        if outside := int((self.error_per_bound > 1).sum()):
+            return f"{said}; {outside} of {len(self.error)} entries outside of their bounds"
+        return f"{said}; at most {self.error_per_bound.max():.2g} of the bound of an entry"
 
 
 def discrepancy(
@@ -119,16 +132,22 @@ def discrepancy(
         raise TypeError(f"reference must be certified, got {kind}; make one with difflab.reference_gradient")
     gradient = _checked("gradient", gradient, reference)
     arithmetic = known(arithmetic or gradient.dtype.name, FORMATS, "arithmetic")
-    error = _absolute_error(gradient, reference)
+    error, greatest = least_and_greatest_error(gradient, reference)
     error_ulp = _error_ulp(error, reference.gradient, arithmetic)
-    per_bound = None if bound is None else _per_bound(error, _checked("bound", bound, reference))
-    worst = np.argsort(-error_ulp, kind="stable")[:N_WORST]
+    is_open, per_bound, n_unbounded = error < greatest, None, 0
+    if bound is not None:
+        bound = _checked("bound", bound, reference).astype(np.float64)
+        per_bound, n_unbounded = _per_bound(error, bound), int(np.isinf(bound).sum())
+        is_open &= (error <= bound) & (greatest > bound)
+    worst = np.argsort(-(error_ulp if per_bound is None else per_bound), kind="stable")[:N_WORST]
     return Discrepancy(
         arithmetic=arithmetic,
         error=error,
         error_relative=relative_in_norm(error, reference.gradient),
         error_ulp=error_ulp,
         error_per_bound=per_bound,
+        n_unbounded=n_unbounded,
+        n_undecided=int(is_open.sum()),
         worst=tuple(_entry(int(i), gradient, reference, error_ulp, per_bound) for i in worst),
     )
 
@@ -137,14 +156,32 @@ def rounding_bound(reference: Reference, arithmetic: str) -> np.ndarray:
     """The error that no entry of a gradient by backprop exceeds if its arithmetic is that of a format, (n_params,).
 
     A tolerance that is derived and not chosen: see :func:`difflab.enclosures.rounding.rounding_errors` for what it
-    holds for. Arguments must be numbers of that format.
+    holds for.
 
     Parameters
     ----------
     reference : the truth with its arguments
     arithmetic : ``"float64"``, ``"float32"``, ``"float16"`` or ``"bfloat16"``
+
+    Raises
+    ------
+    TypeError
+        If ``reference`` has no arguments.
+    ValueError
+        If the arithmetic is unknown, or an argument is no number of that format: then there is no bound.
     """
-    known(arithmetic, FORMATS, "arithmetic")
+    if not isinstance(reference, Reference):
+        kind = type(reference).__name__
+        raise TypeError(f"reference must have its arguments, got {kind}; make one with difflab.reference_gradient")
+    form = FORMATS[known(arithmetic, FORMATS, "arithmetic")]
+    for name, array in (("theta", reference.theta), ("x", reference.x), ("y", reference.y)):
+        if not (held := form.holds(array)).all():
+            place = tuple(int(i) for i in np.argwhere(~held)[0])
+            number, index = float(array[place]), ",".join(map(str, place))
+            raise ValueError(
+                f"{name} must hold numbers of {arithmetic}, got {number!r} at {name}[{index}]; "
+                f"take the reference of {name}.astype({arithmetic!r})"
+            )
     return rounding_errors(reference.net, reference.theta, reference.x, reference.y, arithmetic).gradient
 
 
@@ -191,14 +228,21 @@ def _entry(
     )
 
 
-def _absolute_error(gradient: np.ndarray, reference: Enclosure) -> np.ndarray:
-    """Distance from the truth; at a kink, from the one-sided derivatives and what lies between, or the convention."""
+def least_and_greatest_error(gradient: np.ndarray, reference: Enclosure) -> tuple[np.ndarray, np.ndarray]:
+    """What the distance of each entry from the truth can be at least and at most; infinite for NaN.
+
+    Both are the same but where the truth is only enclosed. At a kink it is the distance from the one-sided derivatives
+    and what lies between them, or from the convention.
+    """
     got = gradient.astype(np.float64)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         error = np.abs((got - reference.gradient) - reference.residual)
         outside = np.maximum(np.maximum(reference.lower - got, got - reference.upper), 0.0)
-    error = np.where(reference.status == KINK, np.minimum(outside, error), error)
-    return np.where(np.isnan(error), np.inf, error)
+        farthest = np.maximum(reference.upper - got, got - reference.lower)
+    at_kink = np.minimum(outside, np.where(np.isnan(error), np.inf, error))
+    least = np.select([reference.status == ROUNDED, reference.status == KINK], [error, at_kink], outside)
+    greatest = np.where(reference.status == ENCLOSED, farthest, least)
+    return tuple(np.where(np.isnan(e) | np.isnan(got), np.inf, e) for e in (least, greatest))  # type: ignore[return-value]
 
 
 def _error_ulp(error: np.ndarray, truth: np.ndarray, arithmetic: str) -> np.ndarray:
@@ -210,7 +254,6 @@ def _error_ulp(error: np.ndarray, truth: np.ndarray, arithmetic: str) -> np.ndar
 
 def _per_bound(error: np.ndarray, bound: np.ndarray) -> np.ndarray:
     """Errors in units of their bounds; no error is within any bound, and any error within an infinite one."""
-    bound = bound.astype(np.float64)
     if not (bound >= 0).all():
         i = int((~(bound >= 0)).argmax())
         raise ValueError(f"bound must not be negative or NaN, got {bound[i]} at bound[{i}]")

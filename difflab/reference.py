@@ -120,13 +120,20 @@ def verify(
 
     Raises
     ------
+    TypeError, ValueError
+        If ``reference`` is no reference, or there is no direction to go along.
     CertificateBroken
         If a route contradicts the gradient.
     """
+    if not isinstance(reference, Reference):
+        kind = type(reference).__name__
+        raise TypeError(f"reference must have its arguments, got {kind}; make one with difflab.reference_gradient")
+    if type(n_directions) is not int or n_directions < 1 or type(seed) is not int or seed < 0:
+        raise ValueError(f"n_directions must be 1 or more and seed 0 or more, got {n_directions!r} and {seed!r}")
     point, found = reference.point, reference.entries
     routes = ROUTES if thorough else (POWER_SERIES,)
     made = certify(reference.net, point, found, routes, n_directions, seed)
-    if not made.holds:
+    if made.is_broken:
         raise CertificateBroken(f"gradient of {reference.net} must agree on all routes, got\n{made}")
     return made
 

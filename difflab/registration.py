@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from difflab.number_systems import BALLS, SERIES, Array, ball_precision, coefficient
+from difflab.number_systems import BALLS, SERIES, Array, Series, ball_precision, coefficient
 from difflab.primitives.activations import ACTIVATIONS, Activation
 from difflab.primitives.translation import formula
 
@@ -20,6 +20,12 @@ REACH = 30.0
 """Arguments are checked up to this magnitude, within the domain of the row."""
 
 N_POINTS = 240
+
+NEAR = 2.0**-30
+"""Width of the intervals that kinks are searched down to; slopes that differ by its root over one are two slopes."""
+
+MAX_PARTS = 10_000
+"""Intervals to search for kinks, many times what functions of one variable with a few of them take."""
 
 
 def register_activation(row: Activation) -> None:
@@ -98,6 +104,7 @@ def check(row: Activation) -> None:
             for what, rule, truth, bound in _rules(row, points, p):
                 _check_rule(row, what, rule, points, p, truth, bound)
             _check_range(row, points, p)
+            _check_kinks(row, p)
 
 
 def _points(row: Activation) -> np.ndarray:
@@ -143,6 +150,35 @@ def _check_range(row: Activation, points: np.ndarray, p: float | None) -> None:
         value = row.value(z) if p is None else row.value(z, p)
         if not low <= value <= high:
             raise ValueError(f"range of {row.name!r} must hold its values, got {value!r} at {z!r} outside {row.range}")
+
+
+def _check_kinks(row: Activation, p: float | None) -> None:
+    """Bounds of all kinds rely on a row that states its kinks: every part of the domain has none, or a stated one."""
+    low, high = max(row.domain[0], -REACH), min(row.domain[1], REACH)
+    parts = [(low, high)]
+    for _ in range(MAX_PARTS):
+        if not parts:
+            return
+        low, high = parts.pop()
+        jump = _jump(row, low, high, p)
+        is_stated = any(low - NEAR <= kink <= high + NEAR for kink in row.kinks)
+        if jump and high - low > NEAR:
+            middle = (low + high) / 2
+            parts += [(low, middle), (middle, high)]
+        elif jump > math.sqrt(NEAR) and not is_stated:
+            at = round((low + high) / 2, 6) + 0.0
+            raise ValueError(f"kinks of {row.name!r} must hold all of its expression, got {row.kinks}; add {at!r}")
+
+
+def _jump(row: Activation, low: float, high: float, p: float | None) -> float:
+    """How much the slopes differ within an interval that has both sides of a kink; else 0, however much they do."""
+    series, ends = Series("both"), BALLS.array(np.array([low, high]))
+    z = series.line(np.array([ends[0].union(ends[1])], object), np.ones(1, object))
+    try:
+        slope = row.expression(series, z, *([] if p is None else [series.array(np.array([p]))]))[0][1]
+    except (ValueError, ZeroDivisionError):
+        return math.inf if high - low > NEAR else 0.0
+    return (float(slope.rad()) or 0.0) if series.met_both_sides or series.met_tie else 0.0
 
 
 def _check_rule(

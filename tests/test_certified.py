@@ -238,7 +238,7 @@ def test_precision_stops_at_the_limit_that_was_asked_for():
 
 
 def test_less_than_the_first_precision_is_refused():
-    with pytest.raises(ValueError, match="max_bits must be 128 or more, and an integer, got 64"):
+    with pytest.raises(ValueError, match="max_bits must be an integer from 128 to 2\\*\\*24, got 64"):
         dl.Certified(max_bits=64)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import difflab as dl
-from difflab.backends.certified import KINK, ROUNDED, Enclosure
+from difflab.backends.certified import ENCLOSED, KINK, ROUNDED, Enclosure
 from difflab.discrepancy import percentiles
 
 
@@ -309,5 +309,43 @@ def test_the_derived_tolerance_holds_backprop_and_no_fault_of_a_millionth(arithm
 
 
 def test_the_worst_entry_shows_the_interval_where_the_truth_is_one():
-    wide = enclosure(lower=TRUTH - 1, upper=TRUTH + 1)
-    assert "truth 0.75 in [-0.25, 1.75]" in str(dl.discrepancy(TRUTH + np.array([1.0, 0, 0]), wide))
+    wide = enclosure(lower=TRUTH - 1, upper=TRUTH + 1, status=np.full(3, ENCLOSED))
+    assert "truth in [-0.25, 1.75]" in str(dl.discrepancy(TRUTH + np.array([1.5, 0, 0]), wide))
+
+
+def test_an_entry_that_is_only_enclosed_is_judged_by_its_bounds():
+    wide = enclosure(lower=TRUTH - 1, upper=TRUTH + 1, status=np.full(3, ENCLOSED))
+    found = dl.discrepancy(TRUTH + np.array([0.5, 1.0, 3.0]), wide, bound=np.full(3, 2.5))
+    assert found.error.tolist() == [0.0, 0.0, 2.0]
+    assert found.n_undecided == 1
+    assert found.is_within_bound is None
+    assert "1 entries undecided" in str(found)
+    assert dl.discrepancy(TRUTH, wide, bound=np.ones(3)).is_within_bound
+    assert dl.discrepancy(TRUTH + 3, wide, bound=np.ones(3)).is_within_bound is False
+
+
+def test_a_relu_on_a_kink_that_no_precision_tells_is_undecided():
+    """relu(tanh(1) - tanh(1)): its ball never leaves 0."""
+    net = dl.MLP(1, [dl.Dense(2, "tanh"), dl.Dense(1, "relu"), dl.Dense(1)], "squared_error")
+    theta = np.array([1.0, 1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 1.0, 0.0])
+    truth = dl.reference_gradient(net, theta, np.ones((1, 1)), np.ones((1, 1)))
+    _, gradient = dl.value_and_gradient(net, theta, np.ones((1, 1)), np.ones((1, 1)))
+    found = dl.discrepancy(gradient, truth)
+    assert (truth.status == ENCLOSED).any()
+    assert found.n_undecided
+    assert found.error_ulp_max <= 1
+
+
+def test_a_bound_is_for_arguments_of_its_own_format():
+    """Rounding them would be one more error, which nothing in the bound stands for."""
+    net = dl.MLP.dense([1, 1], loss="squared_error")
+    truth = dl.reference_gradient(net, np.array([1 + 2.0**-40, 0.0]), np.ones((1, 1)), np.ones((1, 1)))
+    assert dl.rounding_bound(truth, "float64").shape == (2,)
+    sentence = r"theta must hold numbers of float32, got 1.0000000000009095 at theta\[0\]; take the reference of"
+    with pytest.raises(ValueError, match=sentence):
+        dl.rounding_bound(truth, "float32")
+
+
+def test_a_bound_is_made_of_a_reference_only():
+    with pytest.raises(TypeError, match="reference must have its arguments, got Enclosure"):
+        dl.rounding_bound(enclosure(), "float32")

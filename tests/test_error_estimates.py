@@ -11,9 +11,10 @@ import pytest
 from difflab import MLP, Certified, FiniteDifference, Symbolic, reference_gradient
 from difflab.backends import Unsupported
 from difflab.backends.certified import ENCLOSED, KINK
+from difflab.discrepancy import least_and_greatest_error
 from difflab.peers import PEERS, Answer, Numdifftools, Peer, ScipyDifferentiate, entrywise
 from difflab.study.measures import error_estimates
-from difflab.study.measures.error_estimates import compared, true_errors
+from difflab.study.measures.error_estimates import compared
 from difflab.study.measures.subject import Subject
 
 
@@ -143,7 +144,7 @@ def test_derivatives_at_a_kink_are_not_judged():
 
 def test_errors_are_known_to_a_part_of_an_ulp():
     """The nearest float64 is off by the residual."""
-    low, high = true_errors(TRUTH.gradient, TRUTH)
+    low, high = least_and_greatest_error(TRUTH.gradient, TRUTH)
     assert np.array_equal(low, high)
     assert np.array_equal(low, np.abs(TRUTH.residual))
     assert low.any()

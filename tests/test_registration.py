@@ -260,8 +260,36 @@ def slope_at_rest(z):
     return 1.0 if z > 0 else (0.0 if z == 0 else -1.0)
 
 
-def test_a_kink_that_the_row_does_not_tell_of_is_found(registered):
-    registered(dl.Activation("magnitude", sympy.Abs(Z), magnitude, slope_at_rest))
+@pytest.mark.parametrize("at", [0.0, 0.25, -7.25])
+def test_a_kink_that_the_row_does_not_tell_of_is_refused(registered, at):
+    """Bounds of roundings and of one-sided derivatives rely on it."""
+
+    def shifted(z):
+        return abs(z - at)
+
+    def slope(z):
+        return 1.0 if z > at else -1.0
+
+    expression = sympy.Abs(Z - sympy.Rational(str(at)))
+    with pytest.raises(ValueError, match=rf"kinks of 'shifted' must hold all of its expression, got \(\); add {at}"):
+        registered(dl.Activation("shifted", expression, shifted, slope, value_ulp=1e9))
+    registered(dl.Activation("shifted", expression, shifted, slope, value_ulp=1e9, kinks=(at,)))
+
+
+def test_a_bend_is_no_kink(registered):
+    """Its two slopes are one."""
+
+    def value(z):
+        return z * abs(z)
+
+    def slope(z):
+        return 2 * abs(z)
+
+    registered(dl.Activation("bend", Z * sympy.Abs(Z), value, slope))
+
+
+def test_a_kink_of_a_registered_activation_is_bounded_from_both_sides(registered):
+    registered(dl.Activation("magnitude", sympy.Abs(Z), magnitude, left_slope, kinks=(0.0,)))
     net = dl.MLP(1, [dl.Dense(1, "magnitude"), dl.Dense(1)], loss="squared_error")
     theta, x, y = np.array([1.0, 0.0, 1.0, 0.0]), np.array([[0.0], [2.0]]), np.array([[1.0], [0.0]])
     truth = dl.reference_gradient(net, theta, x, y)
@@ -272,7 +300,7 @@ def test_a_kink_that_the_row_does_not_tell_of_is_found(registered):
 
 def test_a_slope_against_the_convention_is_refused(registered):
     with pytest.raises(ValueError, match="derivative of 'magnitude'"):
-        registered(dl.Activation("magnitude", sympy.Abs(Z), magnitude, left_slope))
+        registered(dl.Activation("magnitude", sympy.Abs(Z), magnitude, slope_at_rest, kinks=(0.0,)))
 
 
 def test_a_range_that_values_leave_is_refused(registered):

@@ -72,7 +72,7 @@ class Certified(Backend):
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_bits, int) or not FIRST_BITS <= self.max_bits <= 2**24:
-            raise ValueError(f"max_bits must be {FIRST_BITS} or more, and an integer, got {self.max_bits!r}")
+            raise ValueError(f"max_bits must be an integer from {FIRST_BITS} to 2**24, got {self.max_bits!r}")
 
     def _prepare(self, net: MLP) -> PreparedCertified:
         return PreparedCertified(net, self)
@@ -180,9 +180,11 @@ class PreparedCertified(Prepared):
         return derivatives.value(_exactly(self.net, arguments), self.backend.max_bits).value
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """One rounding of each entry, or two where a narrower number was asked for."""
-        _, gradient = self.value_and_gradient(theta, x, y, allow_nonfinite=True)
-        return np.spacing(np.abs(gradient)).astype(np.float64)
+        """One rounding of each entry, or two where a narrower number was asked for; else how far the truth may be."""
+        made = self._enclose(checked(self.net, theta, x, y, self.dtypes, allow_nonfinite=True))
+        rounding = np.spacing(np.abs(made.gradient.astype(theta.dtype))).astype(np.float64)
+        farthest = np.maximum(made.upper - made.gradient, made.gradient - made.lower)
+        return np.where(made.status == ROUNDED, rounding, np.maximum(rounding, farthest))
 
 
 def _exactly(net: MLP, arguments: Arguments) -> Point:

@@ -72,16 +72,29 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The routes that ran; none did where nothing is known of the gradient."""
+    """What other routes say of a gradient.
+
+    Attributes
+    ----------
+    routes : those that ran and tell something.
+    left_out : those that were to run, and take too much work for this network or tell nothing of this gradient.
+    """
 
     routes: tuple[Route, ...]
+    left_out: tuple[RouteName, ...] = ()
 
     @property
     def holds(self) -> bool:
-        return all(route.holds for route in self.routes)
+        """Whether there is a route, and none contradicts the gradient."""
+        return bool(self.routes) and not self.is_broken
+
+    @property
+    def is_broken(self) -> bool:
+        return not all(route.holds for route in self.routes)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.routes)) or "no route could run"
+        left_out = [f"{name}: too much work, or nothing to tell" for name in self.left_out]
+        return "\n".join([*map(str, self.routes), *left_out]) or "no route was to run"
 
 
 class CertificateBroken(ArithmeticError):
@@ -101,8 +114,9 @@ class _Comparison:
         return bool(self.of_gradient.overlaps(self.of_route))
 
     @property
-    def is_finite(self) -> bool:
-        return all(np.isfinite(self.relative(ball)) for ball in (self.of_gradient, self.of_route))
+    def is_telling(self) -> bool:
+        """Whether it contradicts, or would contradict an entry of twice its size."""
+        return not self.overlaps or self.relative(self.of_gradient) + self.relative(self.of_route) < 0.5
 
     def relative(self, ball: Any) -> float:
         return float((ball.rad() / self.weight).upper()) if self.weight else np.inf
@@ -126,9 +140,9 @@ def certify(
     n_directions : how many random directions the power series go along
     seed : of these directions
     """
-    if not (point.is_finite and np.isfinite(found.lower).all() and np.isfinite(found.upper).all()):
+    if not point.is_finite:
         return Certificate(())
-    smooth = np.flatnonzero(found.status != KINK)
+    smooth = np.flatnonzero((found.status != KINK) & _is_known(found))
     compared: dict[RouteName, list[_Comparison]] = {}
     if POWER_SERIES in routes:
         compared[POWER_SERIES] = _along_directions(point, found, n_directions, np.random.default_rng(seed))
@@ -136,8 +150,14 @@ def certify(
         compared[SYMBOLIC] = _symbolic(net, point, found, smooth)
     if DIFFERENCES in routes and _difference_work(point) <= MAX_DIFFERENCE_WORK:
         compared[DIFFERENCES] = _differences(point, found, smooth)
-    telling = {name: [comparison for comparison in made if comparison.is_finite] for name, made in compared.items()}
-    return Certificate(tuple(_route(name, made) for name, made in telling.items() if made))
+    telling = {name: [comparison for comparison in made if comparison.is_telling] for name, made in compared.items()}
+    made = tuple(_route(name, comparisons) for name, comparisons in telling.items() if comparisons)
+    return Certificate(made, tuple(name for name in ROUTES if name in routes and not telling.get(name)))
+
+
+def _is_known(found: Enclosed) -> np.ndarray:
+    """Which entries have a finite enclosure."""
+    return np.isfinite(found.nearest) & np.isfinite(found.radius)
 
 
 def _difference_work(point: Point) -> int:
@@ -179,20 +199,29 @@ def _along_a_direction(point: Point, found: Enclosed, rng: np.random.Generator) 
     """<gradient, v> beside the first-order term of the loss at theta + t v, at a precision that makes it sharp.
 
     Directions are weighted so that all entries of the gradient count alike: an error in the least of them shows as
-    much as one in the largest.
+    much as one in the largest. Entries without an enclosure stay where they are.
     """
-    signs = rng.choice([-1.0, 1.0], len(found.nearest))
-    mantissas, exponents = signs * rng.uniform(0.5, 1.0, len(signs)), _exponents(found)
+    known = _is_known(found)
+    entries, radii = found.mapped(lambda array: array[known]), []
+    mantissas = rng.choice([-1.0, 1.0], len(known)) * rng.uniform(0.5, 1.0, len(known))
 
     def compare(bits: int) -> tuple[_Comparison, bool]:
-        direction = BALLS.array(mantissas) * _powers_of_two(exponents)
-        terms = _balls(found) * direction
-        inner, weight = terms.sum(), _least(terms[_is_certain(found)])
+        moves = BALLS.array(mantissas[known]) * _powers_of_two(_exponents(entries))
+        terms, direction = _balls(entries) * moves, np.full(len(known), 0, object)
+        direction[known] = moves
+        inner, weight = terms.sum(), _least(terms[_is_certain(entries)])
         line = SERIES.line(BALLS.array(point.theta), direction)
         slope = primal(point.program, SERIES, line, SERIES.array(point.x), SERIES.array(point.y))[1]
-        return _Comparison(inner, slope, weight), bool(slope.rad() <= inner.rad() or slope.rad() <= SHARP * weight)
+        radii.append(slope.rad())
+        is_sharp = radii[-1] <= inner.rad() or radii[-1] <= SHARP * weight
+        return _Comparison(inner, slope, weight), bool(is_sharp or _is_stuck(radii))
 
-    return doubling(compare, None, 4 * MAX_BITS, found.bits)
+    return doubling(compare, None, 4 * MAX_BITS, max(found.bits, FIRST_BITS)) if known.any() else None
+
+
+def _is_stuck(radii: list[Any]) -> bool:
+    """Whether more precision did not help, as around a kink that no precision tells the side of."""
+    return len(radii) > 1 and bool(radii[-1] > radii[-2] / 2)
 
 
 def _symbolic(net: MLP, point: Point, found: Enclosed, entries: np.ndarray) -> list[_Comparison]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from difflab.enclosures.enclosed import ARRAYS, KINK, Enclosed, nothing_known, outward, rounds_uniquely, with_kinks
+from difflab.enclosures.enclosed import ARRAYS, ROUNDED, Enclosed, nothing_known, outward, rounds_uniquely, with_kinks
 from difflab.enclosures.kinks import tighten_at_kinks
 from difflab.enclosures.precision import doubling
 from difflab.enclosures.slopes import FirstSlopes, MovingSlopes
@@ -155,7 +155,8 @@ def hvp(point: Point, theta_dot: np.ndarray, x_dot: np.ndarray, max_bits: int) -
     is_finite = point.is_finite and bool(np.isfinite(theta_dot).all() and np.isfinite(x_dot).all())
     both = _enclosed(derive, (2, len(point.theta)), is_finite, max_bits)
     change = both.mapped(lambda array: array[1])
-    return replace(change, status=np.where(both.status[0] == KINK, KINK, change.status))
+    has_gradient = both.status[0] == ROUNDED
+    return replace(change, status=np.where(has_gradient, change.status, both.status[0]))
 
 
 def _gradient_and_its_change(

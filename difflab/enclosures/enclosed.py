@@ -67,7 +67,7 @@ def enclosed(balls: Array, bits: int) -> Enclosed:
     flat = balls.ravel()
     nearest = _floats(flat)
     rest = flat - BALLS.array(nearest)
-    residual, radius = _floats(rest), _radii(rest)
+    residual, radius = np.where(np.isinf(nearest), 0.0, _floats(rest)), _radii(rest)
     with np.errstate(over="ignore", invalid="ignore"):
         to_next, to_last = (np.abs(np.nextafter(nearest, way) - nearest) for way in (np.inf, -np.inf))
         above, below = residual + radius, residual - radius

@@ -32,16 +32,24 @@ def tighten_at_kinks(
     centre, *given = (BALLS.array(a) for a in (theta, x, y))
     made = values(program, BALLS, centre, *given)
     at_kink, parts = _samples_at_kinks(program, centre, made), program.divisor(len(x))
+    smooth, met_tie = _swept(program, centre, _of_samples(program, made, ~at_kink), parts)
+    if met_tie:  # at a kink that no row declares
+        at_kink = np.ones(len(x), bool)
+        smooth, _ = _swept(program, centre, _of_samples(program, made, ~at_kink), parts)
     if len(torn) * max(at_kink.sum(), 1) * len(theta) > MAX_ONE_SIDED_WORK:
         return
     meeting = [value[at_kink] for value in made[: program.n_given]]
-    others = _of_samples(program, made, ~at_kink)
-    seeds = loss_seeds(program, BALLS, int((~at_kink).sum()), parts)
-    smooth = reverse_sweep(program, centre, others, FirstSlopes(Series()), seeds, with_totals=False).gradient
     for i in torn:
         slopes = [smooth[i] + _slope(program, centre, meeting, parts, int(i), side) for side in (-1, 1)]
         sides = enclosed(np.array(slopes, object), found.bits)
         found.lower[i], found.upper[i] = sides.lower.min(), sides.upper.max()
+
+
+def _swept(program: Program, theta: Array, made: list[Array], parts: int) -> tuple[Array, bool]:
+    """The gradient of the losses of some samples, and whether they met a kink on the way."""
+    series, n = Series(), len(made[INPUTS])
+    seeds = loss_seeds(program, BALLS, n, parts)
+    return reverse_sweep(program, theta, made, FirstSlopes(series), seeds, with_totals=False).gradient, series.met_tie
 
 
 def _of_samples(program: Program, made: list[Array], which: np.ndarray) -> list[Array]:

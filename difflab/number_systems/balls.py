@@ -101,11 +101,13 @@ class Series(_Arb):
     Attributes
     ----------
     met_tie : whether an exact kink was met since this system was made.
+    met_both_sides : whether a ball was met that reaches over both sides of a kink.
     """
 
     def __init__(self, at_kink: str = "left") -> None:
         self.at_kink = at_kink
         self.met_tie = False
+        self.met_both_sides = False
 
     def array(self, values: Array) -> Array:
         return self.line(values, np.frompyfunc(lambda _: 0, 1, 1)(values))
@@ -165,6 +167,7 @@ class Series(_Arb):
             return arb_series([a[0], a[1].max(b[1])])
         if lead < 0 or (lead.is_zero() and self.at_kink == "left"):
             return a
+        self.met_both_sides = True
         return arb_series([a[0].max(b[0]), *(a[k].union(b[k]) for k in range(1, ctx.cap))])
 
 

@@ -34,6 +34,13 @@ class Format:
         """The largest finite number."""
         return (2.0 - 2.0 ** (1 - self.precision)) * 2.0 ** (1 - self.least_exponent)
 
+    def holds(self, numbers: np.ndarray) -> np.ndarray:
+        """Which numbers are of this format, bool of their shape."""
+        numbers = np.asarray(numbers, np.float64)
+        ulp = self.ulp(numbers)
+        with np.errstate(invalid="ignore"):
+            return np.isfinite(ulp) & (np.fmod(numbers, np.where(np.isfinite(ulp), ulp, 1.0)) == 0)
+
     def ulp(self, numbers: np.ndarray) -> np.ndarray:
         """The distance from the magnitude of each number to the next larger one in this format; inf beyond the largest.
 

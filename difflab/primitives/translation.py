@@ -101,7 +101,7 @@ def _applied(name: str, part: Any, operands: list[Array], m: NumberSystem) -> Ar
     if name == "erf":
         return 1 - m.erfc(operands[0])
     if name == "Abs":
-        return m.positive_part(operands[0]) + m.positive_part(-operands[0])
+        return m.positive_part(operands[0]) - m.negative_part(operands[0])
     if name == "Max":
         return m.positive_part(operands[1 if part.args[0] == 0 else 0])
     return getattr(m, name)(operands[0])

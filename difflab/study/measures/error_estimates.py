@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from difflab.backends import Certified
-from difflab.backends.certified import KINK, ROUNDED, Enclosure
+from difflab.backends.certified import KINK, Enclosure
+from difflab.discrepancy import least_and_greatest_error
 from difflab.study.measures.subject import Subject
 
 
@@ -39,7 +40,7 @@ def compared(
     truth : what is certified of the gradient
     converged : (n_params,) bool, whether the method itself says so, or None if it does not say
     """
-    low, high = true_errors(gradient, truth)
+    low, high = least_and_greatest_error(gradient, truth)
     is_silent = ~np.isfinite(reported) | np.isnan(gradient)
     is_understated = reported < low
     is_judged = ~is_silent & (truth.status != KINK) & (is_understated | (reported >= high))
@@ -57,17 +58,6 @@ def compared(
         }
     error = np.where(is_understated, low, high)
     return columns | (_figures(error[is_judged], reported[is_judged], truth, is_judged) if is_judged.any() else {})
-
-
-def true_errors(gradient: np.ndarray, truth: Enclosure) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the greatest error that each entry can have, equal where the truth is known to all its digits."""
-    got = gradient.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        error = np.abs((got - truth.gradient) - truth.residual)
-        low = np.maximum(np.maximum(truth.lower - got, got - truth.upper), 0.0)
-        high = np.maximum(truth.upper - got, got - truth.lower)
-    is_known = truth.status == ROUNDED
-    return np.where(is_known, error, low), np.where(is_known, error, high)
 
 
 def _figures(error: np.ndarray, reported: np.ndarray, truth: Enclosure, which: np.ndarray) -> dict[str, Any]:
