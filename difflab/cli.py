@@ -163,9 +163,11 @@ def gradient(
 ) -> None:  # fmt: skip
     """Gradient of a NETWORK at DATA, with its error against the certified truth and the certificate of that.
 
-    NETWORK is a TOML or JSON file with the fields of one [[networks]] entry of a study. DATA is the name of a data
-    set, or an npz file with x, y and, if you like, theta.
+    NETWORK is a TOML or JSON file with the fields of one [[networks]] entry of a study, but for scale and shifts. DATA
+    is the name of a data set, or an npz file with x, y and, if you like, theta.
     """
+    import numpy as np
+
     from difflab import discrepancy, reference_gradient
     from difflab.backends.certified import ENCLOSED, Certified
     from difflab.network_files import read_declaration
@@ -180,7 +182,8 @@ def gradient(
     truth = reference_gradient(net, theta, x, y, thorough)
     error = None
     if not isinstance(chosen, Certified):
-        error = discrepancy(found, truth, bound=prepared.predicted_error(theta, x, y))
+        predicted = prepared.predicted_error(theta, x, y)
+        error = discrepancy(found, truth, bound=np.where(np.isnan(predicted), np.inf, predicted))
     if out:
         _write_gradient(out, net, value, found, truth)
     if as_json:
@@ -380,7 +383,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: leave without a word
-    except (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError) as error:
+    except (ValueError, TypeError, ArithmeticError, ImportError, OSError, MemoryError, RuntimeError) as error:
         code = _exit_code(error)
         click.echo(f"{'' if code == INVALID else 'error: '}{error}", err=True)
         sys.exit(code)
@@ -397,5 +400,5 @@ def _exit_code(error: BaseException) -> int:
         InvalidFile: INVALID, InvalidReference: INVALID, InvalidStore: INVALID, MissingExtra: MISSING,
         Refused: INCOMPLETE, Unsupported: INCOMPLETE,
     }  # fmt: skip
-    otherwise = FAILED if isinstance(error, OSError | MemoryError) else USAGE
+    otherwise = FAILED if isinstance(error, OSError | MemoryError | ArithmeticError) else USAGE
     return next((code for kind, code in codes.items() if isinstance(error, kind)), otherwise)

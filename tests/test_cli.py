@@ -275,3 +275,11 @@ def test_a_reader_who_leaves_early_gets_no_complaint(place):
     command = f"{sys.executable} -m difflab table tiny --format csv | head -c 1"
     shown = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True)
     assert shown.stderr == ""
+
+
+def test_a_gradient_that_is_not_finite_is_one_sentence(place, tmp_path):
+    np.savez(tmp_path / "huge.npz", theta=np.full(40, 1e200), x=np.full((1, 4), 1e200), y=np.array([1]))
+    finished = difflab(place, "gradient", "net.toml", tmp_path / "huge.npz", "--backend", "finite_difference")
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert "not finite" in finished.stderr or "a loss of" in finished.stderr
+    assert "Traceback" not in finished.stderr
