@@ -1,13 +1,16 @@
 """The bounds of roundings hold in every entry, over every scale of weights, and stay of use.
 
-``DIFFLAB_ROUNDING_NETWORKS=10000 python tests/test_rounding.py`` makes a campaign of it, and prints its figures.
+``DIFFLAB_ROUNDING_NETWORKS=10000 python tests/test_rounding.py`` makes a campaign of it, and prints its figures;
+with ``DIFFLAB_CAMPAIGN_RESULTS=results/campaigns`` it records them there.
 """
 
 import math
 import os
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
+import campaigns
 import naive
 import numpy as np
 import pytest
@@ -101,6 +104,19 @@ class Figures:
             f"bound, {len(self.violations)} violations; bound / error: median {np.median(looseness):.3g}, "
             f"99 % {np.percentile(looseness, 99):.3g}; largest error / bound {1 / looseness.min():.4f}"
         )
+
+    def as_table(self) -> dict[str, Any]:
+        looseness = np.concatenate(self.looseness)
+        return {
+            "networks": self.networks,
+            "networks_not_finite": self.refused,
+            "entries": self.entries,
+            "entries_without_a_bound": self.infinite,
+            "violations": len(self.violations),
+            "bound_per_error_median": float(np.median(looseness)),
+            "error_per_bound_max": float(1 / looseness.min()),
+            "violations_by_name": self.violations[:100],
+        }
 
 
 def absolute_error(gradient: np.ndarray, truth: dl.Reference) -> np.ndarray:
@@ -532,5 +548,7 @@ def test_both_tables_of_rows_are_complete():
 
 
 if __name__ == "__main__":
-    for _dtype, _figures in campaign(0, 1).items():
+    _found = campaign(0, 1)
+    campaigns.record("rounding", {dtype: figures.as_table() for dtype, figures in _found.items()})
+    for _dtype, _figures in _found.items():
         print(f"{_dtype}: {_figures}", *_figures.violations, sep="\n  ")
