@@ -175,7 +175,7 @@ def rounding_bound(reference: Reference, arithmetic: str) -> np.ndarray:
         raise TypeError(f"reference must have its arguments, got {kind}; make one with difflab.reference_gradient")
     form = FORMATS[known(arithmetic, FORMATS, "arithmetic")]
     for name, array in (("theta", reference.theta), ("x", reference.x), ("y", reference.y)):
-        if not (held := form.holds(array)).all():
+        if array.dtype.kind not in "iu" and not (held := form.holds(array)).all():
             place = tuple(int(i) for i in np.argwhere(~held)[0])
             number, index = float(array[place]), ",".join(map(str, place))
             raise ValueError(

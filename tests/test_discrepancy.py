@@ -346,6 +346,13 @@ def test_a_bound_is_for_arguments_of_its_own_format():
         dl.rounding_bound(truth, "float32")
 
 
+def test_classes_are_no_numbers_of_a_format():
+    """bfloat16 does not hold 257."""
+    net = dl.MLP.dense([1, 260])
+    truth = dl.reference_gradient(net, np.zeros(net.n_params), np.ones((1, 1)), np.array([257]))
+    assert dl.rounding_bound(truth, "bfloat16").shape == (net.n_params,)
+
+
 def test_a_bound_is_made_of_a_reference_only():
     with pytest.raises(TypeError, match="reference must have its arguments, got Enclosure"):
         dl.rounding_bound(enclosure(), "float32")

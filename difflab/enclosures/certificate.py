@@ -1,8 +1,8 @@
 """A certificate of a gradient that does not trust the reverse sweep which made it: other routes to the same numbers.
 
 Along random directions, the primal in power series; for small problems, entry by entry, SymPy's derivative evaluated in
-balls, and a central difference that uses no derivative at all. All are proven enclosures, and must overlap the
-gradient's.
+balls, and a central difference, where derivatives only bound what it leaves. All are proven enclosures, and must
+overlap the gradient's.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gradient_radius, route_radius : the largest radii of the two sides, relative to what the gradient's entries add up
         to along a direction, or to the entry.
     detects : the least relative error that is sure to have been noticed in any one entry, unless that is only
-        enclosed, or subnormal.
+        enclosed, or subnormal; entries at a kink are seen by power series alone, and their bounds by no route.
     """
 
     name: RouteName

@@ -14,7 +14,7 @@ import numpy as np
 
 from difflab.enclosures.slopes import Primal, Slopes, ones
 from difflab.number_systems import Array, NumberSystem, Series
-from difflab.primitives.operations import INPUTS, OPERATIONS, Instruction
+from difflab.primitives.operations import OPERATIONS, Instruction
 from difflab.primitives.operations.penalty import penalty_terms
 from difflab.program import Program
 
@@ -194,4 +194,4 @@ ALONG: dict[str, Callable[[Axes, Array, Array], Array]] = {
 RULES: dict[str, Callable[[Sweep, Instruction, int], None]] = {"affine": affine, "penalty": penalty}
 """Rules of linear algebra; all others are the power series of the primal."""
 
-__all__ = ["ALONG", "INPUTS", "RULES", "Sweep", "by_series", "loss_seeds", "reverse_sweep"]
+__all__ = ["ALONG", "RULES", "Sweep", "by_series", "loss_seeds", "reverse_sweep"]
