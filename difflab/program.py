@@ -83,6 +83,11 @@ class Program:
         return replace(self, instructions=self.instructions[: self.outputs - self.n_given + 1])
 
     @cached_property
+    def without_totals(self) -> Program:
+        """The same program without what is added to the loss of the batch."""
+        return replace(self, instructions=self.instructions[: self.losses - self.n_given + 1])
+
+    @cached_property
     def couples_samples(self) -> bool:
         """Whether the loss of a sample depends on the other samples of its batch."""
         return any(OPERATIONS[instruction.operation].couples_samples for instruction in self.instructions)

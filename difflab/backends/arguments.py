@@ -19,6 +19,10 @@ class Arguments:
     y: np.ndarray
     out: np.ndarray
 
+    def of(self, samples: slice) -> Arguments:
+        """The same for some of the samples."""
+        return Arguments(self.theta, self.x[samples], self.y[samples], self.out)
+
 
 def checked(
     net: MLP,
@@ -93,6 +97,12 @@ def checked_like(name: str, array: object, like: np.ndarray) -> np.ndarray:
         raise ValueError(f"{name} must have shape {like.shape}, got {array.shape}")
     _check_finite(name, array)
     return array.astype(np.float64)
+
+
+def no_targets(net: MLP, theta: object, x: object) -> np.ndarray:
+    """Targets that any loss takes, for what does not depend on them."""
+    n_samples = len(x) if isinstance(x, np.ndarray) and x.ndim else 0
+    return np.zeros((n_samples, net.n_outputs), getattr(theta, "dtype", np.float64))
 
 
 def _targets(net: MLP, y: object, batch: int, dtype: np.dtype) -> np.ndarray:

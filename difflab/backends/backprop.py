@@ -1,95 +1,357 @@
-"""Reverse mode: hand-written rules in one compiled sweep over the program."""
+"""Reverse mode: hand-written rules in compiled sweeps over the program, with first and second derivatives."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import psutil
+from threadpoolctl import ThreadpoolController
 
-from difflab.backends.arguments import Arguments
+from difflab.backends.arguments import Arguments, checked, checked_like, no_targets
 from difflab.backends.contract import Backend, Prepared
 from difflab.counting import sweep_operations
 from difflab.enclosures.rounding import rounding_errors
 from difflab.errors import known
 from difflab.network import MLP
+from difflab.primitives.activations import ACTIVATIONS
+from difflab.program import Program
 
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from difflab.kernels.plans import Plan
+    from difflab.kernels.rules import Kind
+
+
+MAX_HESSIAN = 4096
+"""Parameters of a network whose full Hessian may be asked for: 134 MB of float64."""
+
+CHUNK = 256
+"""Samples whose gradients are added up before they meet those of others, if results are to be reproducible."""
+
+WORTH_A_THREAD = 1 << 20
+"""Operations of products that a thread should have at least, as it takes some time to start."""
 
 
 @dataclass(frozen=True, repr=False)
 class Backprop(Backend):
-    """Hand-written reverse sweep, compiled by Numba once for all networks.
+    """Hand-written reverse sweep, compiled by Numba step by step, for all networks at once.
 
     Parameters
     ----------
-    dtype : ``"float64"`` or ``"float32"``: the arithmetic of products, sums and losses. Activations and their
-        derivatives are evaluated in float64 and rounded once.
+    dtype : ``"float64"`` or ``"float32"``: the arithmetic of products, sums and losses, and of activations whose rules
+        hold in it; others are evaluated in float64 and rounded once.
+    threads : how many share the samples of a batch; networks that couple samples have one.
+    mode : ``"fast"``, or ``"reproducible"``: the same bits on every processor and with any number of threads.
     """
 
     dtype: str = "float64"
+    threads: int = 1
+    mode: Literal["fast", "reproducible"] = "fast"
     name = "backprop"
     compiles_once = True
 
     def __post_init__(self) -> None:
         known(self.dtype, ("float64", "float32"), "dtype")
+        known(self.mode, ("fast", "reproducible"), "mode")
+        if type(self.threads) is not int or self.threads < 1:
+            raise ValueError(f"threads must be a whole number from 1, got {self.threads!r}")
+
+    def __repr__(self) -> str:
+        """As all back-ends, but for the usual mode."""
+        return super().__repr__().replace(", 'fast'", "")
 
     def _prepare(self, net: MLP) -> PreparedBackprop:
         return PreparedBackprop(net, self)
 
 
 class PreparedBackprop(Prepared):
-    """The program as a table, compiled sweeps, and a workspace for the last batch size."""
+    """Plans of the sweeps that were asked for, each with its workspace.
+
+    Derivatives beside the gradient take what ``value_and_gradient`` takes, and are what ``Certified`` encloses.
+    """
+
+    backend: Backprop
 
     def __init__(self, net: MLP, backend: Backprop) -> None:
         super().__init__(net, backend, (backend.dtype,))
         # Here and not above: importing numba takes longer than most commands.
-        from difflab.kernels import sweeps
+        from difflab.kernels import layout, plans, sweeps
 
-        self._sweeps: ModuleType = sweeps.up_to_date()
-        self._encoded = self._sweeps.encode(net.program)
-        self._workspace: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._layout, self._plans, self._sweeps = layout, plans, sweeps
+        self._made: dict[tuple[Any, ...], Plan] = {}
+        self._dtype = np.dtype(backend.dtype)
+        self._gradient = sweeps.door(sweeps.value_and_gradient, backend.dtype)
+        self._of_classes: Any = None
         self.facts["gradient_ops"] = sweep_operations(net.program)
         self.facts["primal_calls"] = 1
-        self._compile()
+        self._words = self._plan("gradient", 1).words
 
-    def _compile(self) -> None:
-        """Run both sweeps once on zeros, so that evaluation never waits for the compiler."""
-        theta, x, y = (np.zeros(shape, self.dtypes[0]) for shape in self._shapes())
-        self.value(theta, x, y, allow_nonfinite=True)
-        self.value_and_gradient(theta, x, y, allow_nonfinite=True)
+    def value_and_gradient(
+        self,
+        theta: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        out: np.ndarray | None = None,
+        allow_nonfinite: bool = False,
+    ) -> tuple[float, np.ndarray]:
+        """The loss of a batch and its gradient with respect to theta; as in the contract.
 
-    def _shapes(self) -> tuple[tuple[int, ...], ...]:
-        return (self.net.n_params,), (1, self.net.n_inputs), (1, self.net.n_outputs)
+        The compiled sweep looks at its arguments itself. Where it does not like what it sees, or finds, all is looked
+        at again at leisure: to say why, or because it was asked for.
+        """
+        if self._is_direct and theta.__class__ is x.__class__ is y.__class__ is np.ndarray:
+            made = np.empty(self.net.n_params, self._dtype) if out is None else out
+            if made.__class__ is np.ndarray:
+                try:
+                    value = (self._gradient if y.ndim == 2 else self._of_classes)(self._words, theta, x, y, made)
+                    if value - value == 0:
+                        return value, made
+                except TypeError:
+                    pass
+        value, made = super().value_and_gradient(theta, x, y, out, allow_nonfinite)
+        if y.ndim == 1 and self._of_classes is None:
+            self._of_classes = self._sweeps.door(self._sweeps.value_and_gradient, self.backend.dtype, "classes")
+        return value, made
 
-    def _buffers(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Values with the masks in their place, cotangents, scratch; kept until another batch size is asked for."""
-        if self._workspace is None or self._workspace[0] != batch:
-            sizes = (batch * self._encoded.columns,) * 2 + (self._encoded.scratch_size(batch),)
-            _check_memory(self.net, batch, sum(sizes) * np.dtype(self.dtypes[0]).itemsize)
-            values, cotangents, scratch = (np.empty(size, self.dtypes[0]) for size in sizes)
-            masks = [mask.ravel() for mask in self.net.program.draw_masks(batch)]
-            if masks:
-                end = batch * self._encoded.first_made
-                values[end - sum(map(len, masks)) : end] = np.concatenate(masks)
-            self._workspace = batch, values, cotangents, scratch
-        return self._workspace[1:]
+    def input_gradient(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The gradient of the loss of the batch with respect to x, (batch, n_inputs)."""
+        arguments, out = self._checked(theta, x, y), np.empty(x.shape, self._dtype)
+        plan = self._plan("gradient", len(x), wants_inputs=True)
+        step = self.net.n_inputs * self._dtype.itemsize
+        self._run(plan, arguments, GRADIENT=arguments.out, X_BAR=out, X_BAR_STEP=step)
+        return self._finite("the input gradient", out)
 
-    def _inputs(self, arguments: Arguments) -> tuple[Any, ...]:
-        parts = self.net.program.divisor(len(arguments.x))
-        encoded = self._encoded
-        return encoded.table, encoded.constants, arguments.theta, arguments.x, arguments.y, parts
+    def per_example_gradients(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The gradient of the loss of each sample, not divided by the batch and without penalties, (batch, n_params).
+
+        Raises
+        ------
+        ValueError
+            If samples are coupled, as by batch norm in training.
+        """
+        if self.net.program.couples_samples:
+            raise ValueError(f"samples must not depend on one another for gradients of each, got {self.net}")
+        arguments, out = self._checked(theta, x, y), np.empty((len(x), self.net.n_params), self._dtype)
+        program = self.net.program.without_totals
+        if program.masks:
+            masks = program.draw_masks(len(x))
+            plan = self._plan("gradient", 1, program=program, name="example")
+            for i in range(len(x)):
+                self._plans.set_masks(plan, program, [mask[i : i + 1] for mask in masks])
+                self._run(plan, arguments.of(slice(i, i + 1)), GRADIENT=out[i], DIVISOR=1)
+        else:
+            plan = self._plan("gradient", 1, program=program, name="example", tile=1)
+            step = self.net.n_params * self._dtype.itemsize
+            self._run(plan, arguments, GRADIENT=out, GRADIENT_STEP=step, DIVISOR=1)
+        return self._finite("gradients of examples", out)
+
+    def jvp(
+        self, theta: np.ndarray, x: np.ndarray, theta_dot: np.ndarray, x_dot: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The Jacobian-vector product of the outputs, (batch, n_outputs).
+
+        Parameters
+        ----------
+        theta_dot : (n_params,)
+        x_dot : (batch, n_inputs), or None for zeros
+        """
+        targets = no_targets(self.net, theta, x)
+        arguments, out = self._checked(theta, x, targets), np.empty(targets.shape, self._dtype)
+        plan = self._plan("jvp", len(x), program=self.net.program.up_to_outputs)
+        along = self._direction(theta, x, theta_dot, x_dot)
+        self._run(plan, arguments, Y=0, OUTPUTS_DOT=out, **along)
+        return self._finite("the Jacobian-vector product", out)
+
+    def vjp(self, theta: np.ndarray, x: np.ndarray, outputs_bar: np.ndarray) -> np.ndarray:
+        """The vector-Jacobian product of the outputs with respect to theta, (n_params,).
+
+        Parameters
+        ----------
+        outputs_bar : (batch, n_outputs)
+        """
+        targets = no_targets(self.net, theta, x)
+        arguments = self._checked(theta, x, targets)
+        plan = self._plan("vjp", len(x), program=self.net.program.up_to_outputs)
+        seeds = self._like("outputs_bar", outputs_bar, targets)
+        self._run(plan, arguments, Y=0, OUTPUTS_BAR=seeds, GRADIENT=arguments.out)
+        return self._finite("the vector-Jacobian product", arguments.out)
+
+    def hvp(
+        self,
+        theta: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        theta_dot: np.ndarray,
+        x_dot: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The change of the gradient along a direction, (n_params,): the Hessian times ``theta_dot`` if x stays.
+
+        Forward over reverse [Pearlmutter 1994]. At kinks it is that of the piece whose slope the gradient takes.
+
+        Parameters
+        ----------
+        theta_dot : (n_params,)
+        x_dot : (batch, n_inputs), or None for zeros
+        """
+        self._check_twice_differentiable()
+        arguments, out = self._checked(theta, x, y), np.empty(self.net.n_params, self._dtype)
+        plan, along = self._plan("hvp", len(x)), self._direction(theta, x, theta_dot, x_dot)
+        self._run(plan, arguments, GRADIENT=arguments.out, GRADIENT_DOT=out, **along)
+        return self._finite("the Hessian-vector product", out)
+
+    def gauss_newton_product(
+        self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, theta_dot: np.ndarray
+    ) -> np.ndarray:
+        """J^T H J theta_dot, (n_params,): J the Jacobian of the outputs, H the Hessian of the loss in them.
+
+        Penalties have no part in it [Schraudolph 2002].
+        """
+        arguments = self._checked(theta, x, y)
+        plan = self._plan("gauss_newton", len(x), program=self.net.program.without_totals)
+        self._run(plan, arguments, GRADIENT=arguments.out, **self._direction(theta, x, theta_dot, None))
+        return self._finite("the Gauss-Newton product", arguments.out)
+
+    def hessian(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """All second derivatives with respect to theta, (n_params, n_params), for networks that are small enough."""
+        n = self.net.n_params
+        if n > MAX_HESSIAN:
+            raise ValueError(f"a full Hessian must have at most {MAX_HESSIAN} parameters, got {n}; use hvp")
+        self._check_twice_differentiable()
+        arguments, made = self._checked(theta, x, y), np.empty((n, n), self._dtype)
+        plan, axis = self._plan("hvp", len(x)), np.zeros(n, self._dtype)
+        for i in range(n):
+            axis[i] = 1
+            self._run(plan, arguments, GRADIENT=arguments.out, GRADIENT_DOT=made[i], THETA_DOT=axis)
+            axis[i] = 0
+        return self._finite("the Hessian", made)
+
+    def _checked(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Arguments:
+        return checked(self.net, theta, x, y, self.dtypes, allow_nonfinite=None)
+
+    def _like(self, name: str, array: np.ndarray, like: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(checked_like(name, array, like).astype(self._dtype, copy=False))
+
+    def _direction(
+        self, theta: np.ndarray, x: np.ndarray, theta_dot: np.ndarray, x_dot: np.ndarray | None
+    ) -> dict[str, Any]:
+        along: dict[str, Any] = {"THETA_DOT": self._like("theta_dot", theta_dot, theta)}
+        if x_dot is not None:
+            along |= {"X_DOT": self._like("x_dot", x_dot, x), "X_DOT_STEP": self.net.n_inputs * self._dtype.itemsize}
+        return along
+
+    def _finite(self, name: str, made: np.ndarray) -> np.ndarray:
+        if not np.isfinite(made).all():
+            raise FloatingPointError(f"{self.backend!r} got {name} with numbers that are not finite for {self.net}")
+        return made
+
+    def _check_twice_differentiable(self) -> None:
+        for step in self.net.program.instructions:
+            row = ACTIVATIONS.get(str(step.function))
+            if row is not None and row.second_derivative is None:
+                raise ValueError(f"{row.name} must have a second derivative for a Hessian, got none; register one")
+
+    @cached_property
+    def _is_direct(self) -> bool:
+        """Whether one call of the sweep is all there is to do."""
+        return self.backend.threads == 1 and self.backend.mode == "fast" and not self._uses_blas
+
+    @cached_property
+    def _uses_blas(self) -> bool:
+        return self.backend.mode == "fast" and self._plans.uses_blas(self.net.program, self.backend.dtype)
+
+    def _plan(
+        self, kind: Kind, samples: int, program: Program | None = None, name: object = None, **choice: Any
+    ) -> Plan:
+        """Kept under its kind and a name, and made anew for a number of samples it has no room for."""
+        key = kind, name, program is None, *choice.items()
+        plan = self._made.get(key)
+        if plan is None or plan.samples not in (None, samples):
+            chosen = self._plans.Choice(kind, self.backend.dtype, self.backend.mode == "reproducible", **choice)
+            program = program or self.net.program
+            _check_memory(self.net, samples, self._plans.workspace_bytes(program, chosen, samples))
+            plan = self._made[key] = self._plans.make_plan(program, self.net.n_params, chosen, samples)
+        return plan
+
+    def _run(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
+        """Run a plan with further words of its state: numbers, and arrays for their addresses."""
+        with self._blas_of_one_thread():
+            return self._swept(plan, arguments, **words)
+
+    def _swept(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
+        given = {"THETA": arguments.theta, "X": arguments.x, "Y": arguments.y, "TOTAL": len(arguments.x)} | words
+        before = plan.words.copy()
+        for name, value in given.items():
+            place = getattr(self._layout, name)
+            plan.words[place] = value.ctypes.data if isinstance(value, np.ndarray) else value
+        try:
+            return self._sweeps.door(self._sweeps.run, self.backend.dtype)(plan.words, self._dtype.type(0))
+        finally:
+            plan.words[:] = before
 
     def _value(self, arguments: Arguments) -> float:
-        values, cotangents, _ = self._buffers(len(arguments.x))
-        return self._sweeps.value(*self._inputs(arguments), values, cotangents)
+        return self._run(self._plan("value", len(arguments.x)), arguments)
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
-        buffers = self._buffers(len(arguments.x))
-        return self._sweeps.value_and_gradient(*self._inputs(arguments), *buffers, arguments.out)
+        chunks = self._chunks(len(arguments.x))
+        if len(chunks) > 1:
+            return self._in_chunks(arguments, chunks)
+        plan = self._plan("gradient", len(arguments.x))
+        self._words = plan.words
+        return self._run(plan, arguments, GRADIENT=arguments.out)
+
+    def _chunks(self, batch: int) -> list[slice]:
+        """Samples that go together; in reproducible mode, however many threads there are."""
+        if self._plans.needs_all_samples(self.net.program):
+            return [slice(0, batch)]
+        size = CHUNK
+        if self.backend.mode == "fast":
+            worth = max(1, batch * self.net.n_params * 6 // WORTH_A_THREAD)
+            size = -(-batch // min(self.backend.threads, worth, batch))
+        return [slice(begin, begin + size) for begin in range(0, batch, size)]
+
+    def _in_chunks(self, arguments: Arguments, chunks: list[slice]) -> float:
+        """As many chunks at a time as there are threads, added up in the order of samples."""
+        workers = min(self.backend.threads, len(chunks))
+        parts = self.net.program.divisor(len(arguments.x))
+        buffers = [np.empty_like(arguments.out) for _ in range(workers)]
+        plans = [self._plan("gradient", 1, self.net.program.without_totals, name=k) for k in range(workers)]
+        whole, value = self._plan("gradient", 1), 0.0
+
+        def work(k: int, chunk: int) -> float:
+            plan = plans[k] if chunk else whole
+            return self._swept(plan, arguments.of(chunks[chunk]), GRADIENT=buffers[k], DIVISOR=parts)
+
+        with self._blas_of_one_thread():
+            for first in range(0, len(chunks), workers):
+                wave = range(first, min(first + workers, len(chunks)))
+                others = [self._pool.submit(work, chunk - first, chunk) for chunk in wave[1:]]
+                values = [work(0, first), *(other.result() for other in others)]
+                for k, found in enumerate(values):
+                    value = value + found if first + k else found
+                    if first + k:
+                        arguments.out += buffers[k]
+                    else:
+                        arguments.out[:] = buffers[k]
+        return value
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max(1, self.backend.threads - 1), "difflab")
+
+    def _blas_of_one_thread(self) -> AbstractContextManager[Any]:
+        """Threads have samples of their own, and BLAS none beside them."""
+        if not self._uses_blas:
+            return nullcontext()
+        return self._blas.limit(limits=1, user_api="blas")
+
+    @cached_property
+    def _blas(self) -> ThreadpoolController:
+        return ThreadpoolController()
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return rounding_errors(self.net, theta, x, y, self.dtypes[0]).gradient

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difflab.backends.arguments import Arguments, checked, checked_like
+from difflab.backends.arguments import Arguments, checked, checked_like, no_targets
 from difflab.backends.contract import Backend, Prepared
 from difflab.enclosures import derivatives
 from difflab.enclosures.derivatives import EnclosedValue, Point
@@ -115,7 +115,7 @@ class PreparedCertified(Prepared):
         theta_dot : (n_params,)
         x_dot : (batch, n_inputs), or None for zeros
         """
-        point = self._point(theta, x, self._no_targets(theta, x))
+        point = self._point(theta, x, no_targets(self.net, theta, x))
         return derivatives.jvp(point, *_direction(theta, x, theta_dot, x_dot), self.backend.max_bits)
 
     def enclose_vjp(self, theta: np.ndarray, x: np.ndarray, outputs_bar: np.ndarray) -> Enclosed:
@@ -125,7 +125,7 @@ class PreparedCertified(Prepared):
         ----------
         outputs_bar : (batch, n_outputs)
         """
-        targets = self._no_targets(theta, x)
+        targets = no_targets(self.net, theta, x)
         point = self._point(theta, x, targets)
         return derivatives.vjp(point, checked_like("outputs_bar", outputs_bar, targets), self.backend.max_bits)
 
@@ -161,11 +161,6 @@ class PreparedCertified(Prepared):
 
     def _checked(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Arguments:
         return checked(self.net, theta, x, y, self.dtypes, allow_nonfinite=None)
-
-    def _no_targets(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Targets that any loss takes, for what does not depend on them."""
-        n_samples = len(x) if isinstance(x, np.ndarray) and x.ndim else 0
-        return np.zeros((n_samples, self.net.n_outputs), getattr(theta, "dtype", np.float64))
 
     def _enclose(self, arguments: Arguments) -> Enclosure:
         value, found = derivatives.value_and_gradient(_exactly(self.net, arguments), self.backend.max_bits)

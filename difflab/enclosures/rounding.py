@@ -6,7 +6,7 @@ operations. They suppose that
 
 * theta, x and y are numbers of the format, rounding is to nearest, and underflow is gradual;
 * operations are those of the rules of back-propagation, each result as near to the exact one as the nearest number of
-  the format, or nearer, and activations are evaluated in float64;
+  the format, or nearer, and activations are evaluated in float64, or in float32 where their rules hold in it;
 * activations keep the bounds in ulp of their table, which tests sample and nothing proves, and exp, log and log1p are
   within an ulp.
 

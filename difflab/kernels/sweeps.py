@@ -1,158 +1,237 @@
-"""The forward and the reverse sweep over a program, compiled once for all networks.
+"""Sweeps over a program: one loop over a table of addresses, whatever is to be found.
 
-A program is one integer table, a row per instruction, and one vector of constants.
+Samples go through in tiles whose values stay in a cache. For each tile the steps of every instruction run forward and,
+where cotangents are wanted, in reverse: threaded code [Bell 1973], compiled step by step, and only what a network needs.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
+from numba import float32, float64, int64
 
-from difflab.kernels import rules
-from difflab.kernels.rules import (
-    CONSTANT,
-    FIRST,
-    FUNCTION,
-    INPUT,
-    INPUT_WIDTH,
+from difflab.kernels.layout import (
+    BARS,
+    BATCH,
+    DIVISOR,
+    DOTS,
+    FORWARD,
+    GRADIENT,
+    GRADIENT_STEP,
+    IS_CLASSES,
+    IS_FIRST,
+    IS_STRICT,
+    ITEM,
+    LOSSES,
     N_COLUMNS,
-    OPERATION,
-    OTHER,
-    OUTPUT,
-    RULES,
-    SECOND,
-    SIZE,
-    WIDTH,
-    State,
-    dispatch,
+    N_INPUTS,
+    N_OUTPUTS,
+    N_PARAMS,
+    N_ROWS,
+    N_STATE,
+    ONLY_BATCH,
+    OUTPUTS,
+    OUTPUTS_BAR,
+    OUTPUTS_DOT,
+    PARTS,
+    REVERSE,
+    REVERSE_TANGENT,
+    RUN,
+    TANGENT,
+    THETA,
+    TILE,
+    TOTAL,
+    VALUES,
+    X_BAR,
+    X_BAR_STEP,
+    X_DOT,
+    X_DOT_STEP,
+    X,
+    Y,
+    address_of,
+    call,
+    matrix,
+    reals,
+    rows,
+    words,
 )
 from difflab.kernels.target import compiled, entry_point
-from difflab.primitives.activations import ACTIVATIONS
-from difflab.primitives.losses import LOSSES
-from difflab.program import Instruction, Program
-
-
-OPERATION_CODES = {name: code for code, name in enumerate(RULES)}
-COMPILED_FOR = tuple(ACTIVATIONS.values())
-
-
-def up_to_date() -> ModuleType:
-    """The sweeps, compiled anew if an activation was registered since."""
-    if tuple(ACTIVATIONS.values()) != COMPILED_FOR:
-        importlib.reload(rules)
-        importlib.reload(sys.modules[__name__])
-    return sys.modules[__name__]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A program as the sweeps read it.
-
-    Attributes
-    ----------
-    table : (n_instructions, N_COLUMNS) int64
-    constants : (n_constants,) float64
-    columns : of the workspace that holds every value.
-    first_made : columns of the given values: x, y and masks, in this order.
-    """
-
-    table: np.ndarray
-    constants: np.ndarray
-    columns: int
-    first_made: int
-
-    def scratch_size(self, batch: int) -> int:
-        """Entries of the largest product the reverse sweep adds to a cotangent or to the gradient."""
-        affine = self.table[self.table[:, OPERATION] == OPERATION_CODES["affine"]]
-        return int((affine[:, INPUT_WIDTH] * np.maximum(affine[:, WIDTH], batch)).max(initial=1))
-
-
-def encode(program: Program) -> Encoded:
-    """The table of a program."""
-    starts = np.concatenate([[0], np.cumsum(program.widths)]).astype(np.int64)
-    constants: list[float] = []
-    table = np.full((len(program.instructions), N_COLUMNS), -1, np.int64)
-    for row, (number, instruction) in zip(table, program.numbered, strict=True):
-        row[OUTPUT], row[WIDTH] = starts[number], instruction.width
-        _encode(row, instruction, starts, program)
-        row[CONSTANT] = len(constants)
-        constants += instruction.constants
-    return Encoded(table, np.array(constants or [0.0]), int(starts[-1]), int(starts[program.n_given]))
-
-
-def _encode(row: np.ndarray, instruction: Instruction, starts: np.ndarray, program: Program) -> None:
-    """At most two inputs and two parameters: an operation with more of them is several instructions."""
-    row[OPERATION] = OPERATION_CODES[instruction.operation]
-    if instruction.function:
-        table = list(LOSSES if instruction.operation == "loss" else ACTIVATIONS)
-        row[FUNCTION] = table.index(instruction.function)
-    for place, value in zip((INPUT, OTHER), instruction.inputs, strict=False):
-        row[place] = starts[value]
-    if instruction.inputs:
-        row[INPUT_WIDTH] = program.widths[instruction.inputs[0]]
-    for place, parameter in zip((FIRST, SECOND), instruction.parameters, strict=False):
-        row[place], row[SIZE] = parameter.offset, parameter.size
-    if len(instruction.inputs) > 2 or len(instruction.parameters) > 2:
-        raise ValueError(f"an instruction must have at most 2 inputs and 2 parameters, got {instruction}")
 
 
 @compiled
-def _no_rule(wanted, row, state):
-    """The end of a chain, for a code that was not there when the chain was compiled."""
-    raise RuntimeError("compiled kernels do not know this operation; they are older than the table of rules")
-
-
-_forward_rule = dispatch([forward for forward, _ in RULES.values()], _no_rule)
-_reverse_rule = dispatch([reverse for _, reverse in RULES.values()], _no_rule)
+def _load_targets(state, begin, zero):
+    """Those of a tile, as rows."""
+    batch, n = state[BATCH], state[N_OUTPUTS]
+    there = rows(state, VALUES, state[N_INPUTS], n, zero)
+    if state[IS_CLASSES] != 0:
+        classes = words(state[Y] + 8 * begin, batch)
+        for i in range(batch):
+            for k in range(n):
+                there[i, k] = 0
+            there[i, classes[i]] = 1
+    else:
+        given = matrix(state[Y] + begin * n * state[ITEM], batch, n, zero)
+        for i in range(batch):
+            for k in range(n):
+                there[i, k] = given[i, k]
 
 
 @compiled
-def _load(array, values, column):
-    """A given value into its block."""
-    target = values[array.shape[0] * column : array.shape[0] * column + array.size].reshape(array.shape)
-    for i in range(array.shape[0]):
-        for j in range(array.shape[1]):
-            target[i, j] = array[i, j]
+def _copy_outputs(state, begin, zero):
+    """Given cotangents into their place, and wanted tangents out of theirs."""
+    batch, n = state[BATCH], state[N_OUTPUTS]
+    offset = begin * n * state[ITEM]
+    if state[OUTPUTS_BAR] != 0:
+        source = matrix(state[OUTPUTS_BAR] + offset, batch, n, zero)
+        target = rows(state, BARS, state[OUTPUTS], n, zero)
+    elif state[OUTPUTS_DOT] != 0:
+        source = rows(state, DOTS, state[OUTPUTS], n, zero)
+        target = matrix(state[OUTPUTS_DOT] + offset, batch, n, zero)
+    else:
+        return
+    for i in range(batch):
+        for k in range(n):
+            target[i, k] = source[i, k]
 
 
 @compiled
-def _forward(table, state, x, y):
-    _load(x, state.values, 0)
-    _load(y, state.values, x.shape[1])
-    for i in range(table.shape[0]):
-        _forward_rule(table[i, OPERATION], table[i], state)
-    return state.losses[0] / state.parts + state.losses[1]
+def _run_tile(plan, begin, zero):
+    state, first, width = address_of(plan), address_of(plan) + 8 * N_STATE, 8 * N_COLUMNS
+    if plan[Y] != 0:
+        _load_targets(plan, begin, zero)
+    for i in range(plan[N_ROWS]):
+        row, at = first + i * width, N_STATE + i * N_COLUMNS
+        if plan[at + FORWARD] != 0:
+            call(plan[at + FORWARD], (row, state, zero))
+        if plan[at + TANGENT] != 0:
+            call(plan[at + TANGENT], (row, state, zero))
+    _copy_outputs(plan, begin, zero)
+    for i in range(plan[N_ROWS] - 1, -1, -1):
+        row, at = first + i * width, N_STATE + i * N_COLUMNS
+        if plan[at + REVERSE] != 0:
+            call(plan[at + REVERSE], (row, state, zero))
+        if plan[at + REVERSE_TANGENT] != 0:
+            call(plan[at + REVERSE_TANGENT], (row, state, zero))
 
 
-@entry_point
-def value(table, constants, theta, x, y, parts, values, cotangents):
-    """The loss of a batch; arguments as for :func:`value_and_gradient`, ``cotangents`` is workspace."""
-    losses = np.zeros(2)
-    return _forward(table, State(theta, constants, x.shape[0], parts, values, cotangents, values, theta, losses), x, y)
+def run_plan(address, size, zero):  # type: ignore[no-untyped-def]
+    """All tiles; the loss is left behind the sums. With ``GRADIENT_STEP`` every sample has a gradient of its own."""
+    plan = words(address, size)
+    losses = reals(plan[LOSSES], 3)
+    losses[0], losses[1] = 0.0, 0.0
+    plan[PARTS] = plan[DIVISOR] if plan[DIVISOR] != 0 else plan[TOTAL]
+    for begin in range(0, plan[TOTAL], plan[TILE]):
+        n = min(plan[TILE], plan[TOTAL] - begin)
+        plan[BATCH] = n
+        plan[IS_FIRST] = begin == 0 or plan[GRADIENT_STEP] != 0
+        _run_tile(plan, begin, zero)
+        plan[X] += n * plan[N_INPUTS] * plan[ITEM]
+        plan[X_DOT] += n * plan[X_DOT_STEP]
+        plan[X_BAR] += n * plan[X_BAR_STEP]
+        plan[GRADIENT] += n * plan[GRADIENT_STEP]
+    losses[2] = losses[0] / plan[PARTS] + losses[1]
 
 
-@entry_point
-def value_and_gradient(table, constants, theta, x, y, parts, values, cotangents, scratch, gradient):
-    """The loss of a batch; fills ``gradient``.
+@compiled
+def _run(plan, zero):
+    call(plan[RUN], (address_of(plan), plan.size, zero))
+    return reals(plan[LOSSES], 3)[2]
+
+
+@compiled
+def _is_finite(numbers):
+    """Without a way out of the loop, so that it is vectorised."""
+    broken = 0
+    for i in range(numbers.size):
+        broken |= numbers[i] - numbers[i] != 0
+    return broken == 0
+
+
+@compiled
+def _takes(plan, theta, x, y):
+    """Whether arguments are as a plan expects them: shapes, finite numbers, targets in their range."""
+    batch = x.shape[0]
+    fits = theta.size == plan[N_PARAMS] and batch > 0 and x.shape[1] == plan[N_INPUTS] and y.shape[0] == batch
+    if not fits or (plan[ONLY_BATCH] != 0 and batch != plan[ONLY_BATCH]):
+        return False
+    if plan[IS_STRICT] != 0 and not (_is_finite(theta) and _is_finite(x.reshape(x.size))):
+        return False
+    limits = reals(plan[LOSSES] + 24, 2)
+    if y.ndim == 1:
+        for k in range(batch):
+            if y[k] < 0 or y[k] >= plan[N_OUTPUTS]:
+                return False
+        return True
+    if y.shape[1] != plan[N_OUTPUTS]:
+        return False
+    is_inside = True
+    if plan[IS_STRICT] != 0:
+        for i in range(batch):
+            for k in range(y.shape[1]):
+                is_inside &= y[i, k] >= limits[0] and y[i, k] <= limits[1]
+    return is_inside
+
+
+@compiled
+def _start(plan, theta, x, y):
+    plan[THETA], plan[X], plan[Y] = address_of(theta), address_of(x), address_of(y)
+    plan[IS_CLASSES], plan[TOTAL] = y.ndim == 1, x.shape[0]
+
+
+@compiled
+def _are_apart(a, b):
+    begin, end = address_of(a), address_of(a) + a.size * a.itemsize
+    return end <= address_of(b) or address_of(b) + b.size * b.itemsize <= begin
+
+
+def value_and_gradient(plan, theta, x, y, out):  # type: ignore[no-untyped-def]
+    """The loss of a batch; fills ``out`` with the gradient.
+
+    NaN for arguments that are not as they must be, and, if the plan is strict, for anything that is not finite.
 
     Parameters
     ----------
-    table : (n_instructions, N_COLUMNS) int64
-    constants : (n_constants,) float64
-    theta, gradient : (n_params,)
-    x, y : (batch, n_inputs), (batch, n_outputs)
-    parts : what the sum of losses is divided by
-    values, cotangents : (batch * columns,) workspaces; the masks in ``values`` are already there
-    scratch : (scratch_size,) workspace
+    plan : words of a plan for a gradient.
+    theta, out : (n_params,)
+    x : (batch, n_inputs)
+    y : (batch, n_outputs), or class indices (batch,)
     """
-    state = State(theta, constants, x.shape[0], parts, values, cotangents, scratch, gradient, np.zeros(2))
-    cotangents[:] = 0
-    gradient[:] = 0
-    loss = _forward(table, state, x, y)
-    for i in range(table.shape[0] - 1, -1, -1):
-        _reverse_rule(table[i, OPERATION], table[i], state)
+    is_apart = _are_apart(out, theta) and _are_apart(out, x) and _are_apart(out, y)
+    if out.size != plan[N_PARAMS] or not is_apart or not _takes(plan, theta, x, y):
+        return np.nan
+    _start(plan, theta, x, y)
+    plan[GRADIENT] = address_of(out)
+    loss = _run(plan, theta[0] * 0)
+    if plan[IS_STRICT] != 0 and not _is_finite(out):
+        return np.nan
     return loss
+
+
+def value(plan, theta, x, y):  # type: ignore[no-untyped-def]
+    """The loss of a batch; otherwise as :func:`value_and_gradient`."""
+    if not _takes(plan, theta, x, y):
+        return np.nan
+    _start(plan, theta, x, y)
+    return _run(plan, theta[0] * 0)
+
+
+def run(plan, zero):  # type: ignore[no-untyped-def]
+    """Whatever a plan is for, with all its addresses in place; the loss, if it has one."""
+    return _run(plan, zero)
+
+
+NUMBERS = {"float64": float64, "float32": float32}
+
+
+@cache
+def door(function: Callable, dtype: str, targets: str = "rows") -> Any:
+    """A sweep as Python calls it, compiled for one dtype and for targets in ``"rows"`` or ``"classes"``."""
+    number = NUMBERS[dtype]
+    if function is run:
+        return entry_point((int64[::1], number))(function)
+    y = number[:, ::1] if targets == "rows" else int64[::1]
+    out = (number[::1],) if function is value_and_gradient else ()
+    return entry_point((int64[::1], number[::1], number[:, ::1], y, *out))(function)

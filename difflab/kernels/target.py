@@ -13,14 +13,23 @@ from types import FunctionType
 from typing import Any
 
 import llvmlite
+import msgspec
 import numba
 import numpy as np
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
-from difflab.primitives.activations import ACTIVATIONS, ROWS
+from difflab.kernels.elementary import MATH
 
 
 SOURCES = ("number_systems", "primitives", "program.py", "kernels")
 """Everything below difflab/ that compiled code can come from."""
+
+PLAIN: dict[int, Callable] = {}
+"""With the compiler off, functions in the place of their addresses."""
+
+_LIBRARIES: list[Any] = []
+"""What keeps compiled code in memory."""
 
 
 def compiled(function: Callable) -> Any:
@@ -29,45 +38,144 @@ def compiled(function: Callable) -> Any:
 
 
 @cache
-def compiled_rule(rule: Callable) -> Any:
-    """Compile a rule of the primitives with all the plain functions it calls by name."""
-    callees = {
-        name: compiled_rule(value)
-        for name in rule.__code__.co_names
-        if isinstance(value := rule.__globals__.get(name), FunctionType)
-    }
-    if not callees:
-        return compiled(rule)
-    return compiled(FunctionType(rule.__code__, rule.__globals__ | callees, rule.__name__, closure=rule.__closure__))
+def compiled_rule(rule: Callable, number: type = np.float64) -> Any:
+    """Compile a rule of the primitives with all the plain functions it calls by name.
 
-
-def entry_point(function: Callable) -> Any:
-    """Compile a kernel that Python calls, and keep its code on disk for the next process.
-
-    Numba's own cache does not see edits to what a kernel calls, so the directory is named by a digest of all that
-    compiled code depends on. ``DIFFLAB_NO_CACHE=1`` turns the cache off.
+    Its ``math`` becomes vector mathematics in the precision of the arguments, and its constants are of the type
+    ``number``; loops over a rule are vectorised.
     """
+    names = {name: rule.__globals__.get(name) for name in rule.__code__.co_names}
+    replaced: dict[str, Any] = {
+        name: compiled_rule(value, number) for name, value in names.items() if isinstance(value, FunctionType)
+    }
+    if "math" in names:
+        replaced["math"] = MATH
+    code = rule.__code__
+    if number is not np.float64:
+        code = code.replace(co_consts=tuple(number(c) if isinstance(c, float) else c for c in code.co_consts))
+    made = FunctionType(code, rule.__globals__ | replaced, rule.__name__, closure=rule.__closure__)
+    return numba.njit(error_model="numpy", nogil=True, forceinline=True)(made)
+
+
+class Machine(msgspec.Struct, frozen=True, array_like=True):
+    """Code of one function as it is kept: what compiled it, its symbol, and the two halves of Numba's library."""
+
+    library: str
+    symbol: str
+    code: bytes
+    bitcode: bytes
+
+
+def address(name: str, function: Callable, arguments: tuple[Any, ...], is_ours: bool = True) -> int:
+    """Where compiled code of a function starts: it returns nothing, and is called as Numba calls its own.
+
+    Parameters
+    ----------
+    name : under which the code is kept for the next process; one function, one name.
+    function : to compile.
+    arguments : Numba's types of its arguments.
+    is_ours : whether all its code is in the sources that name the cache.
+    """
+    if numba.config.DISABLE_JIT:
+        PLAIN[id(function)] = function
+        return id(function)
+    kept = cache_directory() / f"{name}.machine" if is_ours and _is_caching() else None
+    found = kept and _kept(kept)
+    if found:
+        try:
+            return _loaded(found)
+        except Exception:
+            assert kept is not None
+            kept.unlink(missing_ok=True)
+    kernel = numba.njit(arguments, error_model="numpy", nogil=True)(function)
+    (made,) = kernel.overloads.values()
+    _LIBRARIES.append(made.library)
+    if kept:
+        _, _, (code, bitcode) = made.library.serialize_using_object_code()
+        _keep(kept, Machine(made.library.name, made.fndesc.llvm_func_name, code, bitcode))
+    return made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+
+
+def _loaded(machine: Machine) -> int:
+    rtsys.initialize(cpu_target.target_context)
+    codegen = cpu_target.target_context.codegen()
+    library = codegen.unserialize_library((machine.library, "object", (machine.code, machine.bitcode)))
+    _LIBRARIES.append(library)
+    if not (found := library.get_pointer_to_function(machine.symbol)):
+        raise LookupError(f"kept code must define {machine.symbol}")
+    return found
+
+
+def _kept(file: Path) -> Machine | None:
+    """Code that was kept whole."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        return None
+    return msgspec.msgpack.decode(content[32:], type=Machine)
+
+
+def _keep(file: Path, machine: Machine) -> None:
+    """Whole or not at all; a full disk costs time later, and nothing else."""
+    content = msgspec.msgpack.encode(machine)
+    part = file.with_suffix(f".{os.getpid()}")
+    try:
+        part.write_bytes(hashlib.sha256(content).digest() + content)
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+
+
+def entry_point(*signatures: Any) -> Callable[[Callable], Any]:
+    """Compile a kernel that Python calls for these signatures, and keep its code on disk for the next process.
+
+    Arguments of other types raise a TypeError. Numba's own cache does not see edits to what a kernel calls, so the
+    directory is named by a digest of all that compiled code depends on. ``DIFFLAB_NO_CACHE=1`` turns the cache off.
+    """
+
+    def build(function: Callable) -> Any:
+        if numba.config.DISABLE_JIT:
+            return function
+        if _is_caching():
+            try:
+                return _eager(function, signatures, cache_directory())
+            except Exception:
+                # Whatever is wrong with code that was kept, it can be made again.
+                for kept in cache_directory().rglob("*.nb[ic]"):
+                    kept.unlink(missing_ok=True)
+        return _eager(function, signatures, None)
+
+    return build
+
+
+def _eager(function: Callable, signatures: tuple[Any, ...], directory: Path | None) -> Any:
     kernel = compiled(function)
-    if os.environ.get("DIFFLAB_NO_CACHE") != "1" and _is_ours() and _is_usable(cache_directory()):
-        with _numba_cache(cache_directory()):
+    if directory:
+        with _numba_cache(directory):
             kernel.enable_caching()
+    for signature in signatures:
+        kernel.compile(signature)
+    kernel.disable_compile()
     return kernel
 
 
-def _is_ours() -> bool:
-    """Whether all code is in the sources that name the cache: a registered activation is not."""
-    return tuple(ACTIVATIONS.values()) == ROWS and not numba.config.DISABLE_JIT
+def _is_caching() -> bool:
+    return os.environ.get("DIFFLAB_NO_CACHE") != "1" and _is_usable(cache_directory())
 
 
 def _is_usable(directory: Path) -> bool:
     """Whether code can be kept there; without it every process compiles for itself."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        is_own = directory.stat().st_uid == os.getuid()
     except OSError:
         return False
-    return os.access(directory, os.W_OK | os.X_OK)
+    return is_own and os.access(directory, os.W_OK | os.X_OK)
 
 
+@cache
 def cache_directory() -> Path:
     """Where compiled kernels of exactly these sources, versions and processor are kept."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -38,8 +38,12 @@ class Activation:
     start : the parameter where a network does not say otherwise; the initial one, if it is learnable.
     is_learnable : whether the parameter is a slice of theta, and not a constant of the network.
     parameter_derivative : rule ``(z, p)`` for the derivative with respect to a learnable parameter.
-    float32_worst : pairs (argument, error in ulp of float32), of value and of derivative, where the float64 rule
-        rounded to float32 was seen to err most.
+    mixed_derivative, parameter_second_derivative : rules ``(z, p)`` for the second derivatives with respect to z and
+        the parameter, and to the parameter twice, which Hessian-vector products need.
+    float32_domain : arguments for which the rules keep their bounds in float32 arithmetic too, in ulp of float32; None
+        where they do not, so that sweeps in float32 evaluate them in float64, and round once.
+    float32_worst : pairs (argument, error in ulp of float32), of value and of derivative, where the rule, as sweeps in
+        float32 evaluate it, was seen to err most.
     """
 
     name: str
@@ -61,6 +65,9 @@ class Activation:
     start: float = 0.0
     is_learnable: bool = False
     parameter_derivative: Callable[[float, float], float] | None = None
+    mixed_derivative: Callable[[float, float], float] | None = None
+    parameter_second_derivative: Callable[[float, float], float] | None = None
+    float32_domain: tuple[float, float] | None = None
     float32_worst: tuple[tuple[float, float], ...] = ()
 
 
@@ -166,6 +173,10 @@ def leaky_relu_slope_derivative(z: float, slope: float) -> float:
     return 0.0 if z > 0 else z
 
 
+def leaky_relu_mixed_derivative(z: float, slope: float) -> float:
+    return 0.0 if z > 0 else 1.0
+
+
 def elu_value(z: float, alpha: float) -> float:
     return z if z > 0 else alpha * math.expm1(z)
 
@@ -211,17 +222,31 @@ def silu_derivative(z: float, beta: float) -> float:
 
 
 def silu_second_derivative(z: float, beta: float) -> float:
-    """beta sigma'(x) (2 - x tanh(x / 2)), the difference expanded around its root r = 2 / tanh(r / 2)."""
+    return _silu_bend(beta, z, beta)
+
+
+def silu_mixed_derivative(z: float, beta: float) -> float:
+    return _silu_bend(z, z, beta)
+
+
+def _silu_bend(factor: float, z: float, beta: float) -> float:
+    """Factor times sigma'(x) (2 - x tanh(x / 2)), the difference expanded around its root r = 2 / tanh(r / 2)."""
     x, low = _silu_argument(z, beta)
     step = (abs(x) - _SILU_INFLECTION[0]) + (math.copysign(1.0, x) * low - _SILU_INFLECTION[1])
     rise = math.tanh(0.5 * abs(x))
     fall = step * rise + math.tanh(0.5 * step) * (_SILU_INFLECTION[0] - 2.0 * rise)
-    return _sigmoid_slope_times(-beta, fall, x, low)
+    return _sigmoid_slope_times(-factor, fall, x, low)
 
 
 def silu_beta_derivative(z: float, beta: float) -> float:
     x, low = _silu_argument(z, beta)
     return _sigmoid_slope_times(z, z, x, low)
+
+
+def silu_beta_second_derivative(z: float, beta: float) -> float:
+    """z**3 sigma''(x), with sigma'' = -sigma' tanh(x / 2)."""
+    x, low = _silu_argument(z, beta)
+    return _sigmoid_slope_times(z, -z * z * math.tanh(0.5 * x), x, low)
 
 
 def gelu_value(z: float) -> float:
@@ -338,7 +363,8 @@ _LEAKY_RELU = Activation(
     kinks=(0.0,),
     parameter="slope",
     start=0.01,
-    float32_worst=((-1.4643568952194338e-41, 0.5), (-1.0, 0.24)),
+    float32_domain=(-math.inf, math.inf),
+    float32_worst=((-2.132077272607591e-36, 0.84), (-7.567011707354012e-44, 0.24)),
 )
 
 _SILU = Activation(
@@ -371,6 +397,7 @@ ROWS = (
         second_derivative_ulp=0.0,
         known_values=((-2.0, -2.0, 1.0), (0.5, 0.5, 1.0)),
         source="definition",
+        float32_domain=(-math.inf, math.inf),
         float32_worst=((0.0, 0.0), (0.0, 0.0)),
     ),
     Activation(
@@ -387,7 +414,8 @@ ROWS = (
         domain=(-708.0, 708.0),
         beyond_domain=_UNDERFLOW,
         range=(0.0, 1.0),
-        float32_worst=((-5.960464477539063e-08, 0.5), (103.97207641601562, 0.5)),
+        float32_domain=(-87.0, 87.0),
+        float32_worst=((-3.4433610439300537, 2.274), (-4.850680828094482, 3.7899)),
     ),
     Activation(
         "tanh",
@@ -403,7 +431,8 @@ ROWS = (
         domain=(-354.0, 354.0),
         beyond_domain=_UNDERFLOW,
         range=(-1.0, 1.0),
-        float32_worst=((9.010912895202637, 0.5), (-0.002149272942915559, 0.5)),
+        float32_domain=(-43.5, 43.5),
+        float32_worst=((-0.2318512201309204, 2.139), (-2.769507884979248, 3.8925)),
     ),
     Activation(
         "relu",
@@ -418,6 +447,7 @@ ROWS = (
         source="lecture notes 002 (Winovich 2018), slide 14; relu'(0) = 0 by convention",
         kinks=(0.0,),
         range=(0.0, math.inf),
+        float32_domain=(-math.inf, math.inf),
         float32_worst=((0.0, 0.0), (0.0, 0.0)),
     ),
     _LEAKY_RELU,
@@ -437,7 +467,8 @@ ROWS = (
         kinks=(0.0,),
         parameter="alpha",
         start=1.0,
-        float32_worst=((-5.960464477539063e-08, 0.5), (-103.97207641601562, 0.5)),
+        float32_domain=(-87.0, math.inf),
+        float32_worst=((-0.3484039008617401, 1.1388), (-5.15835428237915, 0.931)),
     ),
     Activation(
         "softplus",
@@ -453,7 +484,8 @@ ROWS = (
         domain=(-708.0, math.inf),
         beyond_domain=_UNDERFLOW,
         range=(0.0, math.inf),
-        float32_worst=((7.324836254119873, 0.5), (-5.960464477539063e-08, 0.5)),
+        float32_domain=(-87.0, math.inf),
+        float32_worst=((-0.7533214688301086, 1.6475), (-3.4433610439300537, 2.274)),
     ),
     _SILU,
     Activation(
@@ -486,7 +518,8 @@ ROWS = (
         domain=(-6e153, 6e153),
         beyond_domain=_UNDERFLOW,
         range=(-1.0, 1.0),
-        float32_worst=((-0.041095882654190063, 0.5), (0.9999999403953552, 0.5)),
+        float32_domain=(-9e18, 9e18),
+        float32_worst=((4095.498779296875, 1.4988), (-31.095975875854492, 2.9534)),
     ),
     replace(
         _LEAKY_RELU,
@@ -495,7 +528,10 @@ ROWS = (
         source="He, Zhang, Ren, Sun 2015; lecture notes 002, slide 17, print the branches swapped, which is a slip",
         start=0.25,
         is_learnable=True,
+        float32_domain=None,
         parameter_derivative=leaky_relu_slope_derivative,
+        mixed_derivative=leaky_relu_mixed_derivative,
+        parameter_second_derivative=leaky_relu_second_derivative,
         parameter_derivative_ulp=0.0,
         float32_worst=((-1.1574725315322989e-42, 0.5), (0.0, 0.0)),
     ),
@@ -505,6 +541,8 @@ ROWS = (
         source="Ramachandran, Zoph, Le 2017; lecture notes 002 (Winovich 2018), slide 17",
         is_learnable=True,
         parameter_derivative=silu_beta_derivative,
+        mixed_derivative=silu_mixed_derivative,
+        parameter_second_derivative=silu_beta_second_derivative,
         parameter_derivative_ulp=8.0,
     ),
 )

@@ -24,7 +24,9 @@ class Loss:
     ----------
     name : the word for it in networks and study files.
     expression : ``(m, z, y) -> losses`` over the number system ``m``; z, y : (batch, n_outputs).
-    value_and_cotangent : ``(z, y, z_bar) -> loss`` for one sample in float64; fills ``z_bar`` with d loss / d z.
+    value_and_cotangent : ``(z, y, z_bar) -> loss`` for one sample; fills ``z_bar`` with d loss / d z.
+    cotangent_tangent : ``(z, y, z_dot, z_bar_dot)`` for one sample; fills ``z_bar_dot`` with the Hessian of the loss
+        with respect to z, times ``z_dot``.
     rounded : ``(z, y) -> (losses, cotangents)`` for a batch: what ``value_and_cotangent`` makes of numbers with errors,
         operation by operation; (batch,) and (batch, n_outputs).
     value_operations, cotangent_operations : operations of the two parts of ``value_and_cotangent``, from n_outputs.
@@ -39,6 +41,7 @@ class Loss:
     name: str
     expression: Callable[[NumberSystem, Array, Array], Array]
     value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    cotangent_tangent: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
     rounded: Callable[[Rounded, Rounded], tuple[Rounded, Rounded]]
     value_operations: Callable[[int], int]
     cotangent_operations: Callable[[int], int]
@@ -62,6 +65,11 @@ def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> floa
     return loss
 
 
+def squared_error_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
+    for k in range(z.size):
+        z_bar_dot[k] = z_dot[k]
+
+
 def squared_error_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
     difference = z - y
     return (difference * difference).scaled(0.5).sum(), difference
@@ -78,6 +86,11 @@ def mean_squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) ->
         z_bar[k] = 2.0 * difference / z.size
         total += difference * difference
     return total / z.size
+
+
+def mean_squared_error_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
+    for k in range(z.size):
+        z_bar_dot[k] = 2.0 * z_dot[k] / z.size
 
 
 def mean_squared_error_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -97,23 +110,40 @@ def softmax_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray)
     for k in range(1, z.size):
         if z[k] > z[top]:
             top = k
+    for k in range(z.size):
+        z_bar[k] = math.exp(z[k] - z[top])
     rest = 0.0
     weight = 0.0
     dot = 0.0
     for k in range(z.size):
-        shifted = z[k] - z[top]
         weight += y[k]
-        dot += y[k] * shifted
-        if k != top:
-            e = math.exp(shifted)
-            z_bar[k] = e
-            rest += e
+        dot += y[k] * (z[k] - z[top])
+        rest += 0.0 if k == top else z_bar[k]
     total = 1.0 + rest
     for k in range(z.size):
-        if k != top:
-            z_bar[k] = (weight * z_bar[k] - y[k] * total) / total
+        z_bar[k] = (weight * z_bar[k] - y[k] * total) / total
     z_bar[top] = ((weight - y[top]) - y[top] * rest) / total
     return weight * math.log1p(rest) - dot
+
+
+def softmax_cross_entropy_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
+    """By weight p_k (lead_k - sum_j p_j lead_j), where leads over that of the largest logit do not cancel."""
+    top = 0
+    for k in range(1, z.size):
+        if z[k] > z[top]:
+            top = k
+    total = 0.0
+    weight = 0.0
+    mean = 0.0
+    for k in range(z.size):
+        e = math.exp(z[k] - z[top])
+        z_bar_dot[k] = e
+        total += e
+        weight += y[k]
+        mean += e * (z_dot[k] - z_dot[top])
+    mean /= total
+    for k in range(z.size):
+        z_bar_dot[k] = weight * (z_bar_dot[k] / total) * ((z_dot[k] - z_dot[top]) - mean)
 
 
 def softmax_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -192,6 +222,12 @@ def sigmoid_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray)
         z_bar[k] = slope if z[k] >= 0 else -slope
         loss += math.log1p(tail) + against * abs(z[k])
     return loss
+
+
+def sigmoid_cross_entropy_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
+    for k in range(z.size):
+        tail = math.exp(-abs(z[k]))
+        z_bar_dot[k] = tail / (1.0 + tail) / (1.0 + tail) * z_dot[k]
 
 
 def sigmoid_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -279,6 +315,14 @@ def binary_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) 
     return loss
 
 
+def binary_cross_entropy_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
+    """y / z**2 + (1 - y) / (1 - z)**2, times the tangent; a weight of 0 silences what is infinite."""
+    for k in range(z.size):
+        of_one = quotient(quotient(y[k], z[k]), z[k])
+        of_zero = quotient(quotient(1.0 - y[k], 1.0 - z[k]), 1.0 - z[k])
+        z_bar_dot[k] = (of_one + of_zero) * z_dot[k]
+
+
 def binary_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
     """Labels that are 0 or 1, or may be rounded to them, have formulas of their own."""
     rest = 1 - y
@@ -319,6 +363,11 @@ def kl_divergence_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> floa
     return loss
 
 
+def kl_divergence_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
+    for k in range(z.size):
+        z_bar_dot[k] = quotient(quotient(y[k], z[k]), z[k]) * z_dot[k]
+
+
 def kl_divergence_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
     """Both ways to the logarithm of y / z lead to the same number; where it is open which is taken, at worst."""
     surplus, half = z - y, z.scaled(0.5)
@@ -336,6 +385,7 @@ _ROWS = (
         "squared_error",
         expression=squared_error,
         value_and_cotangent=squared_error_sweep,
+        cotangent_tangent=squared_error_curvature,
         rounded=squared_error_rounded,
         value_operations=lambda k: 4 * k,
         cotangent_operations=lambda k: 0,
@@ -346,6 +396,7 @@ _ROWS = (
         "mean_squared_error",
         expression=mean_squared_error,
         value_and_cotangent=mean_squared_error_sweep,
+        cotangent_tangent=mean_squared_error_curvature,
         rounded=mean_squared_error_rounded,
         value_operations=lambda k: 3 * k + 1,
         cotangent_operations=lambda k: 2 * k,
@@ -356,6 +407,7 @@ _ROWS = (
         "softmax_cross_entropy",
         expression=softmax_cross_entropy,
         value_and_cotangent=softmax_cross_entropy_sweep,
+        cotangent_tangent=softmax_cross_entropy_curvature,
         rounded=softmax_cross_entropy_rounded,
         value_operations=lambda k: 6 * k + 1,
         cotangent_operations=lambda k: 4 * k + 1,
@@ -367,6 +419,7 @@ _ROWS = (
         "sigmoid_cross_entropy",
         expression=sigmoid_cross_entropy,
         value_and_cotangent=sigmoid_cross_entropy_sweep,
+        cotangent_tangent=sigmoid_cross_entropy_curvature,
         rounded=sigmoid_cross_entropy_rounded,
         value_operations=lambda k: 6 * k,
         cotangent_operations=lambda k: 4 * k,
@@ -379,6 +432,7 @@ _ROWS = (
         "binary_cross_entropy",
         expression=binary_cross_entropy,
         value_and_cotangent=binary_cross_entropy_sweep,
+        cotangent_tangent=binary_cross_entropy_curvature,
         rounded=binary_cross_entropy_rounded,
         value_operations=lambda k: 7 * k,
         cotangent_operations=lambda k: 4 * k,
@@ -392,6 +446,7 @@ _ROWS = (
         "kl_divergence",
         expression=kl_divergence,
         value_and_cotangent=kl_divergence_sweep,
+        cotangent_tangent=kl_divergence_curvature,
         rounded=kl_divergence_rounded,
         value_operations=lambda k: 8 * k,
         cotangent_operations=lambda k: k,

@@ -12,7 +12,7 @@ from difflab.number_systems import BALLS, Array, NumberSystem, Series, ball_prec
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.operations.instruction import Instruction
 from difflab.primitives.operations.operation import Bars, Operation
-from difflab.primitives.rounded import DOUBLE, RULE_ROUNDINGS, SLACK, Rounded, Sum
+from difflab.primitives.rounded import DOUBLE, RULE_ROUNDINGS, SLACK, Arithmetic, Rounded, Sum
 from difflab.primitives.rules import rule_operations
 
 
@@ -21,6 +21,9 @@ HULL_BITS = 96
 
 FAR = 1e100
 """Beyond the domain of rules, and further from 0 than this, nothing is said of them."""
+
+TO_FLOAT32 = 2.0 ** (1074 - 149)
+"""From the smallest number of float64 to that of float32."""
 
 
 def _row(instruction: Instruction) -> Any:
@@ -141,24 +144,41 @@ def _parameter(instruction: Instruction, parameters: list[Rounded]) -> Any:
     return parameters[0].middle if parameters else instruction.constants[0]
 
 
+def _runs_there(instruction: Instruction, by: Arithmetic) -> bool:
+    """Whether the rules run in the arithmetic itself, and not in float64."""
+    return by.has_rules and _row(instruction).float32_domain is not None
+
+
 def _by_rule(instruction: Instruction, ulp: float, numbers: Rounded, z: Rounded, parameters: list[Rounded]) -> Rounded:
-    """Numbers that a scalar rule in float64 gives, in truth and for the arithmetic to within its bound in ulp."""
-    by, beyond = z.arithmetic, _beyond_domain(instruction, z, parameters) if z.arithmetic.own_unit else 0.0
-    off = ulp * (2 * by.own_unit * numbers.reach + by.own_smallest) + beyond
-    return replace(numbers, doubt=numbers.doubt + off, error=numbers.error + off).rounded(False)
+    """Numbers that a scalar rule gives, in truth and for the arithmetic to within its bound in ulp.
+
+    A rule in float64 is followed by one rounding to the format; one in the format has its constant rounded to that.
+    """
+    by, row = z.arithmetic, _row(instruction)
+    beyond = _beyond(instruction, row.domain, row.beyond_domain, z, parameters) if by.own_unit else 0.0
+    doubt = ulp * (2 * by.own_unit * numbers.reach + by.own_smallest) + beyond
+    if not _runs_there(instruction, by):
+        return _stored(replace(numbers, doubt=numbers.doubt + doubt, error=numbers.error + doubt).rounded(False))
+    assert row.float32_domain is not None
+    beyond = _beyond(instruction, row.float32_domain, row.beyond_domain * TO_FLOAT32, z, parameters)
+    of_constant = by.unit * (row.parameter is not None) * numbers.reach
+    error = ulp * (2 * by.unit * numbers.reach + by.smallest) + of_constant + beyond
+    return replace(numbers, doubt=numbers.doubt + doubt, error=numbers.error + error).rounded(False)
 
 
-def _beyond_domain(instruction: Instruction, z: Rounded, parameters: list[Rounded]) -> np.ndarray:
+def _beyond(
+    instruction: Instruction, domain: tuple[float, float], limit: float, z: Rounded, parameters: list[Rounded]
+) -> np.ndarray:
     """How far rules may be off for arguments that are not all in their domain; 0 for those that are."""
     row, p = _row(instruction), 0.0
     ends = [z.middle + sign * z.around * SLACK for sign in (-1, 1)]
-    is_inside = (ends[0] >= row.domain[0]) & (ends[1] <= row.domain[1])
+    is_inside = (ends[0] >= domain[0]) & (ends[1] <= domain[1])
     if row.parameter is not None:
         p = _parameter(instruction, parameters)
-        is_inside &= np.minimum(p * ends[0], p * ends[1]) >= row.domain[0]
-        is_inside &= np.maximum(p * ends[0], p * ends[1]) <= row.domain[1]
+        is_inside &= np.minimum(p * ends[0], p * ends[1]) >= domain[0]
+        is_inside &= np.maximum(p * ends[0], p * ends[1]) <= domain[1]
     far = (z.reach <= FAR) & (np.abs(p) <= FAR)
-    beyond = np.where(far, row.beyond_domain * (1 + z.reach) * (1 + np.abs(p)), np.inf)
+    beyond = np.where(far, limit * (1 + z.reach) * (1 + np.abs(p)), np.inf)
     return np.where(is_inside, 0.0, beyond)
 
 
@@ -176,7 +196,7 @@ def _forward_error(instruction: Instruction, inputs: list[Rounded], parameters: 
     middle, height = _evaluated(row.value, instruction, z, parameters), row.range[1] - row.range[0]
     moved = [np.fmin(_times(slopes.steepest, by), height) for by in (z.doubt, z.error)]
     value = _by_rule(instruction, row.value_ulp, Rounded(z.arithmetic, middle, *moved), z, parameters)
-    return _stored(value).blurred(RULE_ROUNDINGS * (value.size + _subtracted(instruction, parameters)))
+    return value.blurred(RULE_ROUNDINGS * (value.size + _subtracted(instruction, parameters)))
 
 
 def _times(slope: np.ndarray, distance: np.ndarray) -> np.ndarray:

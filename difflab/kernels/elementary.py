@@ -1,0 +1,45 @@
+"""What stands for ``math`` in compiled rules: vector mathematics in the precision of the argument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from difflab.kernels import vector_math
+
+
+FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "erf", "erfc")
+
+
+def _function(name: str) -> Callable:
+    """One function for both precisions: compiled code has the one of its argument, plain Python too."""
+    single, double = getattr(vector_math.float32, name), getattr(vector_math.float64, name)
+
+    def stub(x: Any) -> Any:
+        return single(x) if isinstance(x, np.float32) else double(np.float64(x))
+
+    @overload(stub, strict=False, jit_options={"forceinline": True, "error_model": "numpy", "nogil": True})
+    def _choose(x):  # type: ignore[no-untyped-def]
+        if x == types.float32:
+            return lambda x: single(x)
+        return lambda x: double(np.float64(x))
+
+    stub.__name__ = name
+    return stub
+
+
+def _module() -> ModuleType:
+    made = ModuleType("difflab.kernels.elementary.MATH")
+    vars(made).update({name: getattr(math, name) for name in dir(math) if not name.startswith("_")})
+    vars(made).update({name: _function(name) for name in FUNCTIONS})
+    return made
+
+
+MATH = _module()
+"""A module like ``math``; sqrt, copysign and constants are its own."""

@@ -1,0 +1,380 @@
+"""Products of matrices added to what is there: by own loops in strict order, or by BLAS.
+
+Own loops keep a tile of the result in registers and go through the terms of every entry one after the other, so that
+its bits depend neither on the width of vectors nor on blocking [Goto, van de Geijn 2008]. Tiles are made of LLVM's
+vectors, which become instructions of any width.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import llvmlite.binding
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import get_cython_function_address, intrinsic
+
+from difflab.kernels.layout import array, matrix
+from difflab.kernels.target import compiled
+
+
+HEIGHTS = (6, 4, 2, 1)
+"""Rows of tiles of a result in registers; the first for most of it."""
+
+ROWS = HEIGHTS[0]
+
+WIDTHS = {8: (8, 4, 2, 1, 1), 4: (16, 8, 4, 2, 1)}
+"""Columns of such tiles, by the bytes of a number: two registers of 256 bits, and what is left over."""
+
+DEPTH = 256
+"""Terms that are gone through at a time: so many of a strip of columns stay in the first cache."""
+
+HEIGHT = 96
+"""Rows that are gone through at a time: so many, of ``DEPTH`` terms, stay in the second cache."""
+
+OWN_TERMS = 1 << 23
+"""Up to so many products of numbers own loops are at least as fast as BLAS."""
+
+RESIDENT = 1 << 14
+"""Bytes up to which a factor is read as it lies: what is spread over more is packed, as it would not stay in the first
+cache."""
+
+
+@cache
+def _tile(rows: int, width: int, fused: bool) -> Any:
+    """The function that makes one tile of a result.
+
+    Its arguments are addresses and strides in bytes: of the tile, of what it starts from (address 0 for zeros), of the
+    first factor by row and by term, of the second factor by term; then the number of terms.
+    """
+
+    @intrinsic
+    def tile(typing, out, out_row, start, start_row, left, left_row, left_term, right, right_term, terms, zero):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            number = context.get_value_type(signature.args[-1])
+            _generate_tile(context, builder, number, arguments, rows, width, fused)
+            return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+        return types.none(*[types.int64] * 10, zero), generate
+
+    return tile
+
+
+def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, rows: int, width: int, fused: bool) -> None:
+    out, out_row, start, start_row, left, left_row, left_term, right, right_term, terms, _ = arguments
+    word, vector = ir.IntType(64), ir.VectorType(number, width)
+    align = context.get_abi_alignment(number)
+
+    def load(address: Any, kind: Any) -> Any:
+        return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
+
+    def at(base: Any, stride: Any, i: int) -> Any:
+        return builder.add(base, builder.mul(stride, ir.Constant(word, i))) if i else base
+
+    def spread(scalar: Any) -> Any:
+        single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), width), None)
+        return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), mask)
+
+    sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
+    for each in sums:
+        builder.store(ir.Constant(vector, None), each)
+    with builder.if_then(builder.icmp_signed("!=", start, ir.Constant(word, 0))):
+        for i, each in enumerate(sums):
+            builder.store(load(at(start, start_row, i), vector), each)
+    with cgutils.for_range(builder, terms) as loop:
+        term = loop.index
+        those = load(builder.add(right, builder.mul(right_term, term)), vector)
+        base = builder.add(left, builder.mul(left_term, term))
+        for i, each in enumerate(sums):
+            factor = spread(load(at(base, left_row, i), number))
+            if fused:
+                found = builder.call(_fused(builder.module, vector), [factor, those, builder.load(each)])
+            else:
+                found = builder.fadd(builder.fmul(factor, those), builder.load(each))
+            builder.store(found, each)
+    for i, each in enumerate(sums):
+        builder.store(builder.load(each), builder.inttoptr(at(out, out_row, i), vector.as_pointer()), align=align)
+
+
+def _fused(module: Any, vector: Any) -> Any:
+    """A product and a sum, rounded once where the processor can."""
+    bits = {ir.DoubleType(): 64, ir.FloatType(): 32}[vector.element]
+    kind = ir.FunctionType(vector, (vector, vector, vector))
+    return cgutils.get_or_insert_function(module, kind, f"llvm.fmuladd.v{vector.count}f{bits}")
+
+
+@cache
+def _strip(width: int, fused: bool) -> Any:
+    """The function that makes all rows of one strip of columns."""
+    six, four, two, one = (_tile(height, width, fused) for height in HEIGHTS)
+
+    @compiled
+    def strip(out, pitch, start, start_row, left, panel, left_row, left_term, right, right_term, rows, terms, zero):
+        for _ in range(rows // ROWS):
+            six(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+            out, start, left = out + ROWS * pitch, start + ROWS * start_row, left + panel
+        if rows % ROWS >= 4:
+            four(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+            out, start, left = out + 4 * pitch, start + 4 * start_row, left + 4 * left_row
+        if rows % ROWS % 4 >= 2:
+            two(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+            out, start, left = out + 2 * pitch, start + 2 * start_row, left + 2 * left_row
+        if rows % 2 == 1:
+            one(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+
+    return strip
+
+
+@cache
+def _strips(item: int, fused: bool) -> Any:
+    """The function that makes all strips of some rows, and ``width_of`` the next strip."""
+    widths = WIDTHS[item]
+    functions = tuple(_strip(width, fused) for width in widths)
+    first, second, third, fourth, fifth = functions
+    w1, w2, w3, w4, _ = widths
+
+    @compiled
+    def strips(
+        out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
+    ):
+        j = 0
+        while j < columns:
+            rest = columns - j
+            width = w1 if rest >= w1 else w2 if rest >= w2 else w3 if rest >= w3 else w4 if rest >= w4 else 1
+            strip, term = right + j * item, pitch
+            if is_packed:
+                strip, term = right + j * terms * item, width * item
+            at, base = out + j * item, start + j * item if start != 0 else start
+            if width == w1:
+                first(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
+            elif width == w2:
+                second(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
+            elif width == w3:
+                third(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
+            elif width == w4:
+                fourth(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
+            else:
+                fifth(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
+            j += width
+
+    @compiled
+    def pack(packed, right, is_turned, first, depth, columns, terms):
+        """Strip after strip, each with its terms one after the other."""
+        j = 0
+        while j < columns:
+            rest = columns - j
+            width = w1 if rest >= w1 else w2 if rest >= w2 else w3 if rest >= w3 else w4 if rest >= w4 else 1
+            strip = packed[j * depth : (j + width) * depth]
+            if is_turned:
+                for k in range(depth):
+                    for i in range(width):
+                        strip[k * width + i] = right[(j + i) * terms + first + k]
+            elif width == w1:
+                for k in range(depth):
+                    for i in range(w1):
+                        strip[k * w1 + i] = right[(first + k) * columns + j + i]
+            else:
+                for k in range(depth):
+                    for i in range(width):
+                        strip[k * width + i] = right[(first + k) * columns + j + i]
+            j += width
+
+    return strips, pack
+
+
+@compiled
+def _pack_rows(packed, left, is_turned, top, height, first, depth, rows, terms):
+    """Some rows of the first factor in panels of ``ROWS``, each with its terms one after the other."""
+    whole = height - height % ROWS
+    for i in range(0, whole, ROWS):
+        panel = packed[i * depth : (i + ROWS) * depth]
+        if is_turned:
+            for k in range(depth):
+                for r in range(ROWS):
+                    panel[k * ROWS + r] = left[(first + k) * rows + top + i + r]
+        else:
+            for r in range(ROWS):
+                for k in range(depth):
+                    panel[k * ROWS + r] = left[(top + i + r) * terms + first + k]
+    row, term = (1, rows) if is_turned else (terms, 1)
+    for r in range(height - whole):
+        for k in range(depth):
+            packed[whole * depth + k * ROWS + r] = left[(top + whole + r) * row + (first + k) * term]
+
+
+def scratch_size(columns: int, terms: int) -> int:
+    """Numbers of room that a product of these sizes needs, for any number of rows."""
+    return min(terms, DEPTH) * (columns + HEIGHT + ROWS)
+
+
+@cache
+def in_order(item: int, fused: bool) -> Any:
+    """The function that makes a product by own loops, for numbers of so many bytes.
+
+    Of ``out`` (rows, columns), ``left`` (rows, terms), or (terms, rows) if turned, and ``right`` (terms, columns), or
+    (columns, terms) if turned, all in C order. ``start`` is the address of what the product is added to: 0 for zeros,
+    ``out`` itself, or with ``start_row`` 0 one row for all.
+    """
+    strips, pack = _strips(item, fused)
+
+    @compiled
+    def multiply(out, start, start_row, left, turned, right, right_turned, rows, columns, terms, scratch, zero):
+        left_turned, pitch = turned != 0, columns * item
+        lefts, rights = array(left, rows * terms, zero), array(right, columns * terms, zero)
+        left_row, left_term = (item, rows * item) if left_turned else (terms * item, item)
+        packs_left = columns >= 2 * item and ROWS * left_row + DEPTH * left_term > RESIDENT
+        for begin in range(0, terms, DEPTH):
+            depth = min(DEPTH, terms - begin)
+            packs = right_turned != 0 or depth * pitch > RESIDENT
+            of_right, room = right + begin * pitch, scratch
+            if packs:
+                pack(array(scratch, depth * columns, zero), rights, right_turned != 0, begin, depth, columns, terms)
+                of_right, room = scratch, scratch + depth * columns * item
+            for top in range(0, rows, HEIGHT):
+                height = min(HEIGHT, rows - top)
+                of_left, row, term = left + top * left_row + begin * left_term, left_row, left_term
+                panel = ROWS * left_row
+                if packs_left:
+                    packed = array(room, (height + ROWS) * depth, zero)
+                    _pack_rows(packed, lefts, left_turned, top, height, begin, depth, rows, terms)
+                    of_left, panel, row, term = room, ROWS * depth * item, item, ROWS * item
+                of_start = start + top * start_row
+                strips(
+                    out + top * pitch,
+                    pitch,
+                    of_start,
+                    start_row,
+                    of_left,
+                    panel,
+                    row,
+                    term,
+                    of_right,
+                    packs,
+                    height,
+                    columns,
+                    depth,
+                    zero,
+                )
+            start, start_row = out, pitch
+
+    return multiply
+
+
+def _blas(name: str) -> Any:
+    """The matrix product of SciPy's BLAS, as a function of Fortran's arguments by value."""
+    symbol, number = f"difflab_{name}", ir.DoubleType() if name == "dgemm" else ir.FloatType()
+    llvmlite.binding.add_symbol(symbol, get_cython_function_address("scipy.linalg.cython_blas", name))
+
+    @intrinsic
+    def gemm(typing, turn_a, turn_b, m, n, k, a, lda, b, ldb, adds, c, ldc):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            whole, letter = ir.IntType(32), ir.IntType(8)
+            one, zero = ir.Constant(number, 1.0), ir.Constant(number, 0.0)
+
+            def kept(value: Any) -> Any:
+                place = cgutils.alloca_once(builder, value.type)
+                builder.store(value, place)
+                return place
+
+            def size(value: Any) -> Any:
+                return kept(builder.trunc(value, whole))
+
+            def turn(flag: Any) -> Any:
+                return kept(builder.select(flag, ir.Constant(letter, ord("T")), ir.Constant(letter, ord("N"))))
+
+            def numbers(value: Any) -> Any:
+                return builder.inttoptr(value, number.as_pointer())
+
+            turn_a, turn_b, m, n, k, a, lda, b, ldb, adds, c, ldc = arguments
+            given = [turn(turn_a), turn(turn_b), size(m), size(n), size(k), kept(one)]
+            given += [
+                numbers(a),
+                size(lda),
+                numbers(b),
+                size(ldb),
+                kept(builder.select(adds, one, zero)),
+                numbers(c),
+                size(ldc),
+            ]
+            kind = ir.FunctionType(ir.VoidType(), [each.type for each in given])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, symbol), given)
+            return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+        flags, sizes = [types.boolean] * 2, [types.int64] * 7
+        return types.none(*flags, *sizes, types.boolean, types.int64, types.int64), generate
+
+    return gemm
+
+
+@cache
+def by_blas(item: int) -> Any:
+    """The same product by BLAS, which sees every matrix turned."""
+    gemm = _blas("dgemm" if item == 8 else "sgemm")
+
+    @compiled
+    def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
+        if start != 0 and start != out:
+            base, made = array(start, columns, zero), matrix(out, rows, columns, zero)
+            for i in range(rows):
+                for j in range(columns):
+                    made[i, j] = base[j]
+        right_row, left_row = terms if right_turned else columns, rows if left_turned else terms
+        gemm(
+            right_turned != 0,
+            left_turned != 0,
+            columns,
+            rows,
+            terms,
+            right,
+            right_row,
+            left,
+            left_row,
+            start != 0,
+            out,
+            columns,
+        )
+
+    return multiply
+
+
+@cache
+def in_plain_python(item: int) -> Any:
+    """The same product by NumPy, for the build that nothing compiles."""
+
+    def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):  # type: ignore[no-untyped-def]
+        made = matrix(out, rows, columns, zero)
+        a = matrix(left, terms, rows, zero).T if left_turned else matrix(left, rows, terms, zero)
+        b = matrix(right, columns, terms, zero).T if right_turned else matrix(right, terms, columns, zero)
+        base = 0 if start == 0 else made if start_row else array(start, columns, zero)
+        made[:] = base + a @ b
+
+    return multiply
+
+
+@cache
+def product(item: int, reproducible: bool) -> Any:
+    """The function that makes a product: in order, or the faster of own loops and BLAS.
+
+    Parameters
+    ----------
+    item : bytes of a number.
+    reproducible : the same bits on every processor, without fused operations.
+    """
+    if numba.config.DISABLE_JIT:
+        return in_plain_python(item)
+    own = in_order(item, not reproducible)
+    if reproducible:
+        return own.py_func
+    blas = by_blas(item)
+
+    def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
+        if rows * columns * terms <= OWN_TERMS:
+            own(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero)
+        else:
+            blas(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero)
+
+    return multiply

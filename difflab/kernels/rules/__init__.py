@@ -1,0 +1,35 @@
+"""The steps of every operation: forward, along a tangent, in reverse, and in reverse along a tangent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from difflab.kernels.rules.activation import activation
+from difflab.kernels.rules.affine import AFFINE
+from difflab.kernels.rules.batch_norm import BATCH_NORM, BATCH_NORM_INFERENCE
+from difflab.kernels.rules.loss import loss
+from difflab.kernels.rules.penalty import PENALTY
+from difflab.kernels.rules.rule import Kind, Rule, Step
+from difflab.kernels.rules.softmax import SOFTMAX
+from difflab.kernels.rules.structure import ADD, DROPOUT, LABEL_SMOOTHING, MAXOUT, MULTIPLY
+from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.losses import LOSSES
+
+
+RULES: dict[str, Callable[[str | None, Kind, str], Rule]] = {
+    "affine": lambda function, kind, dtype: AFFINE,
+    "activation": lambda function, kind, dtype: activation(ACTIVATIONS[str(function)], kind, dtype),
+    "add": lambda function, kind, dtype: ADD,
+    "multiply": lambda function, kind, dtype: MULTIPLY,
+    "maxout": lambda function, kind, dtype: MAXOUT,
+    "softmax": lambda function, kind, dtype: SOFTMAX,
+    "batch_norm": lambda function, kind, dtype: BATCH_NORM,
+    "batch_norm_inference": lambda function, kind, dtype: BATCH_NORM_INFERENCE,
+    "dropout": lambda function, kind, dtype: DROPOUT,
+    "label_smoothing": lambda function, kind, dtype: LABEL_SMOOTHING,
+    "loss": lambda function, kind, dtype: loss(LOSSES[str(function)], kind, dtype),
+    "penalty": lambda function, kind, dtype: PENALTY,
+}
+"""Of every operation, the rule for its function, what a sweep is for, and the dtype of arrays."""
+
+__all__ = ["RULES", "Kind", "Rule", "Step"]

@@ -1,0 +1,203 @@
+"""a = f(z; p), entry by entry; p is a constant, one learnable number, or one for each unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from difflab.kernels.layout import (
+    BAR_DOTS,
+    BARS,
+    DOTS,
+    FIRST,
+    GRADIENT,
+    GRADIENT_DOT,
+    INPUT,
+    KEEPS,
+    KEEPS_FIRST,
+    KEEPS_INPUT,
+    OUTPUT,
+    SIZE,
+    SLOPE,
+    THETA,
+    THETA_DOT,
+    VALUES,
+    WIDTH,
+    block,
+    constants,
+    opened,
+    opened_parameter,
+    parameter,
+    rows,
+)
+from difflab.kernels.rules.rule import Kind, Rule
+from difflab.kernels.target import compiled, compiled_rule
+from difflab.primitives.activations import Activation
+
+
+def activation(row: Activation, kind: Kind, dtype: str) -> Rule:
+    """Where nothing is learnt, slopes are found with the values, while their exponentials are at hand."""
+    if row.is_learnable:
+        return _learnable(row)
+    return _fixed(row, kind, np.float64 if row.float32_domain is None else np.dtype(dtype).type)
+
+
+def _of_both(rule: Any, has_parameter: bool, number: type) -> Any:
+    """The compiled rule as a function of z and p."""
+    found = compiled_rule(rule, number)
+    if has_parameter:
+        return found
+    return compiled_rule(lambda z, p: found(z))
+
+
+def _fixed(row: Activation, kind: Kind, number: Any) -> Rule:
+    """Rules in the arithmetic of ``number``."""
+    takes = row.parameter is not None
+    value, slope = _of_both(row.value, takes, number), _of_both(row.derivative, takes, number)
+    curvature = _of_both(row.second_derivative or row.derivative, takes, number)
+
+    def forward(row, state, zero):  # type: ignore[no-untyped-def]
+        z = block(state, VALUES, row[INPUT], row[WIDTH], zero)
+        a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
+        p = number(constants(row, state, 1)[0])
+        for i in range(z.size):
+            a[i] = value(number(z[i]), p)
+
+    def forward_with_slope(row, state, zero):  # type: ignore[no-untyped-def]
+        """Slopes take the place of z, unless another instruction reads that."""
+        z = arguments(row, state, VALUES, zero)
+        a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
+        p = number(constants(row, state, 1)[0])
+        for i in range(z.size):
+            at = number(z[i])
+            a[i] = value(at, p)
+            z[i] = slope(at, p)
+
+    def forward_with_curvature(row, state, zero):  # type: ignore[no-untyped-def]
+        """Tangents too, which lead from z_dot to that of the slope."""
+        z, z_dot = arguments(row, state, VALUES, zero), arguments(row, state, DOTS, zero)
+        a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
+        a_dot = block(state, DOTS, row[OUTPUT], row[WIDTH], zero)
+        p = number(constants(row, state, 1)[0])
+        for i in range(z.size):
+            at, steep = number(z[i]), slope(number(z[i]), p)
+            a[i] = value(at, p)
+            z[i] = steep
+            a_dot[i] = steep * z_dot[i]
+            z_dot[i] = curvature(at, p) * z_dot[i]
+
+    if kind == "value":
+        return Rule(forward)
+    if kind == "hvp":
+        return Rule(None, forward_with_curvature, reverse, reverse_tangent)
+    return Rule(forward_with_slope, tangent, reverse)
+
+
+@compiled
+def arguments(row, state, part, zero):
+    """Where arguments are found, and slopes left."""
+    there = block(state, part, row[SLOPE], row[WIDTH], zero)
+    if row[SLOPE] != row[INPUT]:
+        z = block(state, part, row[INPUT], row[WIDTH], zero)
+        for i in range(z.size):
+            there[i] = z[i]
+    return there
+
+
+def tangent(row, state, zero):  # type: ignore[no-untyped-def]
+    slopes = block(state, VALUES, row[SLOPE], row[WIDTH], zero)
+    z_dot = block(state, DOTS, row[INPUT], row[WIDTH], zero)
+    a_dot = block(state, DOTS, row[OUTPUT], row[WIDTH], zero)
+    for i in range(slopes.size):
+        a_dot[i] = slopes[i] * z_dot[i]
+
+
+def reverse(row, state, zero):  # type: ignore[no-untyped-def]
+    slopes = block(state, VALUES, row[SLOPE], row[WIDTH], zero)
+    a_bar = block(state, BARS, row[OUTPUT], row[WIDTH], zero)
+    z_bar = block(state, BARS, row[INPUT], row[WIDTH], zero)
+    if row[KEEPS] & KEEPS_INPUT != 0:
+        for i in range(slopes.size):
+            z_bar[i] += a_bar[i] * slopes[i]
+    else:
+        for i in range(slopes.size):
+            z_bar[i] = a_bar[i] * slopes[i]
+
+
+def reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+    slopes = block(state, VALUES, row[SLOPE], row[WIDTH], zero)
+    slopes_dot = block(state, DOTS, row[SLOPE], row[WIDTH], zero)
+    a_bar = block(state, BARS, row[OUTPUT], row[WIDTH], zero)
+    a_bar_dot = block(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)
+    z_bar_dot = block(state, BAR_DOTS, row[INPUT], row[WIDTH], zero)
+    if row[KEEPS] & KEEPS_INPUT != 0:
+        for i in range(slopes.size):
+            z_bar_dot[i] += a_bar_dot[i] * slopes[i] + a_bar[i] * slopes_dot[i]
+    else:
+        for i in range(slopes.size):
+            z_bar_dot[i] = a_bar_dot[i] * slopes[i] + a_bar[i] * slopes_dot[i]
+
+
+def _learnable(row: Activation) -> Rule:
+    """All is found anew from z in reverse."""
+    value, by_z = compiled_rule(row.value), compiled_rule(row.derivative)
+    by_p = compiled_rule(row.parameter_derivative or row.derivative)
+    by_zz = compiled_rule(row.second_derivative or row.derivative)
+    by_zp = compiled_rule(row.mixed_derivative or row.derivative)
+    by_pp = compiled_rule(row.parameter_second_derivative or row.derivative)
+
+    def forward_at_parameters(row, state, zero):  # type: ignore[no-untyped-def]
+        z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
+        a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
+        p = parameter(state, THETA, row[FIRST], row[SIZE], zero)
+        for i in range(z.shape[0]):
+            for j in range(z.shape[1]):
+                a[i, j] = value(np.float64(z[i, j]), np.float64(p[j % p.size]))
+
+    def tangent_at_parameters(row, state, zero):  # type: ignore[no-untyped-def]
+        z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
+        z_dot = rows(state, DOTS, row[INPUT], row[WIDTH], zero)
+        a_dot = rows(state, DOTS, row[OUTPUT], row[WIDTH], zero)
+        p = parameter(state, THETA, row[FIRST], row[SIZE], zero)
+        p_dot = parameter(state, THETA_DOT, row[FIRST], row[SIZE], zero)
+        for i in range(z.shape[0]):
+            for j in range(z.shape[1]):
+                at, q, q_dot = np.float64(z[i, j]), np.float64(p[j % p.size]), p_dot[j % p.size]
+                a_dot[i, j] = by_z(at, q) * z_dot[i, j] + by_p(at, q) * q_dot
+
+    def reverse_at_parameters(row, state, zero):  # type: ignore[no-untyped-def]
+        z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
+        a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
+        opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
+        z_bar = rows(state, BARS, row[INPUT], row[WIDTH], zero)
+        p = parameter(state, THETA, row[FIRST], row[SIZE], zero)
+        p_bar = opened_parameter(row, state, GRADIENT, FIRST, KEEPS_FIRST, row[SIZE], zero)
+        for i in range(z.shape[0]):
+            for j in range(z.shape[1]):
+                k = j % p.size
+                at, q = np.float64(z[i, j]), np.float64(p[k])
+                z_bar[i, j] += a_bar[i, j] * by_z(at, q)
+                p_bar[k] += a_bar[i, j] * by_p(at, q)
+
+    def reverse_tangent_at_parameters(row, state, zero):  # type: ignore[no-untyped-def]
+        z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
+        z_dot = rows(state, DOTS, row[INPUT], row[WIDTH], zero)
+        a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
+        a_bar_dot = rows(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)
+        opened(row, state, BAR_DOTS, INPUT, KEEPS_INPUT, zero)
+        z_bar_dot = rows(state, BAR_DOTS, row[INPUT], row[WIDTH], zero)
+        p = parameter(state, THETA, row[FIRST], row[SIZE], zero)
+        p_dot = parameter(state, THETA_DOT, row[FIRST], row[SIZE], zero)
+        p_bar_dot = opened_parameter(row, state, GRADIENT_DOT, FIRST, KEEPS_FIRST, row[SIZE], zero)
+        for i in range(z.shape[0]):
+            for j in range(z.shape[1]):
+                k = j % p.size
+                at, q = np.float64(z[i, j]), np.float64(p[k])
+                mixed = by_zp(at, q)
+                slope_dot = by_zz(at, q) * z_dot[i, j] + mixed * p_dot[k]
+                z_bar_dot[i, j] += a_bar_dot[i, j] * by_z(at, q) + a_bar[i, j] * slope_dot
+                slope_dot = mixed * z_dot[i, j] + by_pp(at, q) * p_dot[k]
+                p_bar_dot[k] += a_bar_dot[i, j] * by_p(at, q) + a_bar[i, j] * slope_dot
+
+    return Rule(forward_at_parameters, tangent_at_parameters, reverse_at_parameters, reverse_tangent_at_parameters)

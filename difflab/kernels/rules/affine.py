@@ -1,0 +1,118 @@
+"""z = a W^T + b."""
+
+from __future__ import annotations
+
+from difflab.kernels.layout import (
+    BAR_DOTS,
+    BARS,
+    BATCH,
+    DOTS,
+    FIRST,
+    GRADIENT,
+    GRADIENT_DOT,
+    HAS_NO_BAR,
+    INPUT,
+    INPUT_WIDTH,
+    IS_FIRST,
+    ITEM,
+    KEEPS,
+    KEEPS_FIRST,
+    KEEPS_INPUT,
+    KEEPS_SECOND,
+    OUTPUT,
+    SECOND,
+    THETA,
+    THETA_DOT,
+    VALUES,
+    WIDTH,
+    clear,
+    multiply,
+    parameter,
+    place,
+    rows,
+)
+from difflab.kernels.rules.rule import Rule
+from difflab.kernels.target import compiled
+
+
+@compiled
+def add_to_bias(row, state, gradient, bars, zero):
+    if row[SECOND] >= 0:
+        bias_bar = parameter(state, gradient, row[SECOND], row[WIDTH], zero)
+        if state[IS_FIRST] != 0 and row[KEEPS] & KEEPS_SECOND == 0:
+            clear(bias_bar)
+        z_bar = rows(state, bars, row[OUTPUT], row[WIDTH], zero)
+        for i in range(z_bar.shape[0]):
+            for j in range(z_bar.shape[1]):
+                bias_bar[j] += z_bar[i, j]
+
+
+@compiled
+def add_outputs(row, state, z, start, start_row, a, weight, zero):
+    """One sample is a column, as a weight lies in rows of terms."""
+    m, n, batch = row[INPUT_WIDTH], row[WIDTH], state[BATCH]
+    if batch == 1:
+        one = state[ITEM]
+        multiply(state, z, start, one if start != 0 else 0, weight, 0, a, 0, n, 1, m, zero)
+    else:
+        multiply(state, z, start, start_row, a, 0, weight, 1, batch, n, m, zero)
+
+
+@compiled
+def add_to_weight(row, state, weight_bar, z_bar, a, keeps, zero):
+    m, n, batch = row[INPUT_WIDTH], row[WIDTH], state[BATCH]
+    start = weight_bar if keeps else 0
+    multiply(state, weight_bar, start, m * state[ITEM] if keeps else 0, z_bar, 1, a, 0, n, m, batch, zero)
+
+
+@compiled
+def add_to_inputs(row, state, a_bar, z_bar, weight, keeps, zero):
+    m, n, batch = row[INPUT_WIDTH], row[WIDTH], state[BATCH]
+    start = a_bar if keeps else 0
+    multiply(state, a_bar, start, m * state[ITEM] if keeps else 0, z_bar, 0, weight, 0, batch, m, n, zero)
+
+
+@compiled
+def at(row, state, part, offset):
+    return state[part] + state[ITEM] * row[offset]
+
+
+def forward(row, state, zero):  # type: ignore[no-untyped-def]
+    a, z = place(state, VALUES, row[INPUT]), place(state, VALUES, row[OUTPUT])
+    bias = at(row, state, THETA, SECOND) if row[SECOND] >= 0 else 0
+    add_outputs(row, state, z, bias, 0, a, at(row, state, THETA, FIRST), zero)
+
+
+def tangent(row, state, zero):  # type: ignore[no-untyped-def]
+    a, a_dot = place(state, VALUES, row[INPUT]), place(state, DOTS, row[INPUT])
+    z_dot, pitch = place(state, DOTS, row[OUTPUT]), row[WIDTH] * state[ITEM]
+    bias_dot = at(row, state, THETA_DOT, SECOND) if row[SECOND] >= 0 else 0
+    add_outputs(row, state, z_dot, bias_dot, 0, a, at(row, state, THETA_DOT, FIRST), zero)
+    add_outputs(row, state, z_dot, z_dot, pitch, a_dot, at(row, state, THETA, FIRST), zero)
+
+
+def reverse(row, state, zero):  # type: ignore[no-untyped-def]
+    a, z_bar = place(state, VALUES, row[INPUT]), place(state, BARS, row[OUTPUT])
+    begun = state[IS_FIRST] == 0
+    keeps = begun or row[KEEPS] & KEEPS_FIRST != 0
+    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps, zero)
+    add_to_bias(row, state, GRADIENT, BARS, zero)
+    if row[KEEPS] & HAS_NO_BAR == 0:
+        a_bar, keeps = place(state, BARS, row[INPUT]), row[KEEPS] & KEEPS_INPUT != 0
+        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps, zero)
+
+
+def reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+    a, a_dot = place(state, VALUES, row[INPUT]), place(state, DOTS, row[INPUT])
+    z_bar, z_bar_dot = place(state, BARS, row[OUTPUT]), place(state, BAR_DOTS, row[OUTPUT])
+    keeps = state[IS_FIRST] == 0 or row[KEEPS] & KEEPS_FIRST != 0
+    add_to_weight(row, state, at(row, state, GRADIENT_DOT, FIRST), z_bar_dot, a, keeps, zero)
+    add_to_weight(row, state, at(row, state, GRADIENT_DOT, FIRST), z_bar, a_dot, True, zero)
+    add_to_bias(row, state, GRADIENT_DOT, BAR_DOTS, zero)
+    if row[KEEPS] & HAS_NO_BAR == 0:
+        a_bar_dot, keeps = place(state, BAR_DOTS, row[INPUT]), row[KEEPS] & KEEPS_INPUT != 0
+        add_to_inputs(row, state, a_bar_dot, z_bar_dot, at(row, state, THETA, FIRST), keeps, zero)
+        add_to_inputs(row, state, a_bar_dot, z_bar, at(row, state, THETA_DOT, FIRST), True, zero)
+
+
+AFFINE = Rule(forward, tangent, reverse, reverse_tangent)

@@ -1,0 +1,65 @@
+"""The losses of samples, and what the reverse sweep starts from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from difflab.kernels.layout import (
+    BAR_DOTS,
+    BARS,
+    BATCH,
+    DOTS,
+    INPUT,
+    INPUT_WIDTH,
+    LOSSES,
+    OTHER,
+    PARTS,
+    VALUES,
+    block,
+    reals,
+    rows,
+)
+from difflab.kernels.rules.rule import Kind, Rule
+from difflab.kernels.target import compiled, compiled_rule
+from difflab.primitives.losses import Loss
+
+
+def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
+    """Cotangents are made with the losses; a Gauss-Newton product starts from their tangents."""
+    number = np.dtype(dtype).type
+    of_sample, curved = compiled_rule(row.value_and_cotangent, number), compiled_rule(row.cotangent_tangent, number)
+
+    def forward(row, state, zero):  # type: ignore[no-untyped-def]
+        n, sums = row[INPUT_WIDTH], reals(state[LOSSES], 2)
+        z, y = rows(state, VALUES, row[INPUT], n, zero), rows(state, VALUES, row[OTHER], n, zero)
+        z_bar = rows(state, BARS, row[INPUT], n, zero)
+        for i in range(state[BATCH]):
+            sums[0] += of_sample(z[i], y[i], z_bar[i])
+        divide(row, state, BARS, zero)
+
+    @compiled
+    def curve(row, state, part, zero):
+        n = row[INPUT_WIDTH]
+        z, y = rows(state, VALUES, row[INPUT], n, zero), rows(state, VALUES, row[OTHER], n, zero)
+        z_dot, made = rows(state, DOTS, row[INPUT], n, zero), rows(state, part, row[INPUT], n, zero)
+        for i in range(state[BATCH]):
+            curved(z[i], y[i], z_dot[i], made[i])
+        divide(row, state, part, zero)
+
+    def tangent_of_cotangent(row, state, zero):  # type: ignore[no-untyped-def]
+        curve(row, state, BAR_DOTS, zero)
+
+    def gauss_newton(row, state, zero):  # type: ignore[no-untyped-def]
+        curve(row, state, BARS, zero)
+
+    if kind == "gauss_newton":
+        return Rule(None, gauss_newton)
+    return Rule(forward, tangent_of_cotangent if kind == "hvp" else None)
+
+
+@compiled
+def divide(row, state, part, zero):
+    made = block(state, part, row[INPUT], row[INPUT_WIDTH], zero)
+    parts = zero + state[PARTS]
+    for k in range(made.size):
+        made[k] /= parts

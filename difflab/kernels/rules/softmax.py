@@ -1,0 +1,76 @@
+"""Softmax of every sample."""
+
+from __future__ import annotations
+
+from difflab.kernels.elementary import MATH
+from difflab.kernels.layout import BAR_DOTS, BARS, DOTS, INPUT, KEEPS_INPUT, OUTPUT, VALUES, WIDTH, opened, rows
+from difflab.kernels.rules.rule import Rule
+from difflab.kernels.target import compiled
+
+
+_exp = MATH.exp
+
+
+def softmax(row, state, zero):  # type: ignore[no-untyped-def]
+    z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
+    a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
+    for i in range(z.shape[0]):
+        top = z[i].max()
+        total = 0.0
+        for k in range(z.shape[1]):
+            a[i, k] = _exp(z[i, k] - top)
+            total += a[i, k]
+        for k in range(z.shape[1]):
+            a[i, k] /= total
+
+
+def softmax_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+    """The Jacobian is symmetric, so a tangent goes as a cotangent does."""
+    a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
+    z_dot = rows(state, DOTS, row[INPUT], row[WIDTH], zero)
+    a_dot = rows(state, DOTS, row[OUTPUT], row[WIDTH], zero)
+    a_dot[:] = 0
+    for i in range(a.shape[0]):
+        _add_product(a_dot[i], a[i], z_dot[i])
+
+
+@compiled
+def _add_product(made, a, lead):
+    """made_k += a_k (lead_k - sum_j a_j lead_j), where leads over the largest entry do not cancel."""
+    top = 1.0 * lead[a.argmax()]
+    mean = 0.0
+    for k in range(a.size):
+        mean += a[k] * (lead[k] - top)
+    for k in range(a.size):
+        made[k] += a[k] * ((lead[k] - top) - mean)
+
+
+def softmax_reverse(row, state, zero):  # type: ignore[no-untyped-def]
+    a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
+    a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
+    opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
+    z_bar = rows(state, BARS, row[INPUT], row[WIDTH], zero)
+    for i in range(a.shape[0]):
+        _add_product(z_bar[i], a[i], a_bar[i])
+
+
+def softmax_reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+    """As before with the tangents of leads, and with those of the shares."""
+    a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
+    a_dot = rows(state, DOTS, row[OUTPUT], row[WIDTH], zero)
+    a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
+    a_bar_dot = rows(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)
+    opened(row, state, BAR_DOTS, INPUT, KEEPS_INPUT, zero)
+    z_bar_dot = rows(state, BAR_DOTS, row[INPUT], row[WIDTH], zero)
+    for i in range(a.shape[0]):
+        _add_product(z_bar_dot[i], a[i], a_bar_dot[i])
+        top = 1.0 * a_bar[i, a[i].argmax()]
+        mean, change = 0.0, 0.0
+        for k in range(a.shape[1]):
+            mean += a[i, k] * (a_bar[i, k] - top)
+            change += a_dot[i, k] * (a_bar[i, k] - top)
+        for k in range(a.shape[1]):
+            z_bar_dot[i, k] += a_dot[i, k] * ((a_bar[i, k] - top) - mean) - a[i, k] * change
+
+
+SOFTMAX = Rule(softmax, softmax_tangent, softmax_reverse, softmax_reverse_tangent)
