@@ -241,7 +241,7 @@ def _problem(
     from difflab.primitives.losses import LOSSES
     from difflab.reference import load_arrays
 
-    if data in datasets.DIGIT_SIZES:
+    if data in datasets.SHAPES:
         found = datasets.load(data)
         targets = found.targets(LOSSES[net.loss].accepts_classes)
         arrays = {"x": found.x.astype(dtype), "y": targets if targets.ndim == 1 else targets.astype(dtype)}
@@ -251,7 +251,7 @@ def _problem(
         if missing:
             raise ValueError(f"{data} must hold x and y, got {sorted(arrays)}; add {' and '.join(sorted(missing))}")
     else:
-        raise click.UsageError(f"{data!r} is neither a file nor a data set; known: {', '.join(datasets.DIGIT_SIZES)}")
+        raise click.UsageError(f"{data!r} is neither a file nor a data set; known: {', '.join(datasets.SHAPES)}")
     theta = arrays["theta"] if "theta" in arrays else start.astype(dtype)
     x, y = (array[:batch] if batch and array.ndim else array for array in (arrays["x"], arrays["y"]))
     return theta, x, y

@@ -12,7 +12,8 @@ from difflab.errors import MissingExtra, known
 
 DIGIT_SIZES = {"digits-28x28": 28, "digits-8x8": 8, "digits-4x4": 4, "digits-2x2": 2}
 N_DIGITS = 10
-N_SAMPLES = 1797
+SHAPES = {name: (size * size, N_DIGITS) for name, size in DIGIT_SIZES.items()} | {"iris": (4, 3)}
+"""Columns and classes of every data set."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Dataset:
 
 
 def load(name: str) -> Dataset:
-    """One of the data sets in ``DIGIT_SIZES``.
+    """One of the data sets in ``SHAPES``.
 
     The 1797 handwritten digits bundled with scikit-learn (UCI Optical Recognition of Handwritten Digits, test set
     [Alpaydin, Kaynak 1998]), 8 x 8 pixels, or pooled to 4 x 4 or 2 x 2 by means of square blocks, or enlarged to
-    28 x 28.
+    28 x 28; or the 150 iris flowers there, four lengths of each [Fisher 1936].
 
     Raises
     ------
@@ -50,15 +51,16 @@ def load(name: str) -> Dataset:
     MissingExtra
         If scikit-learn is not installed.
     """
-    size = DIGIT_SIZES[known(name, DIGIT_SIZES, "dataset")]
+    known(name, SHAPES, "dataset")
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits, load_iris
     except ImportError as error:
         raise MissingExtra("data", "scikit-learn") from error
-    images, classes = load_digits(return_X_y=True)
-    resized = pooled if size <= 8 else enlarged
-    pixels = resized(images.reshape(-1, 8, 8), size)
-    return Dataset(name, standardised(pixels), classes.astype(np.int64), N_DIGITS)
+    x, classes = (load_iris if name == "iris" else load_digits)(return_X_y=True)
+    if name in DIGIT_SIZES:
+        size = DIGIT_SIZES[name]
+        x = (pooled if size <= 8 else enlarged)(x.reshape(-1, 8, 8), size)
+    return Dataset(name, standardised(x), classes.astype(np.int64), SHAPES[name][1])
 
 
 def require() -> None:

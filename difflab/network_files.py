@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from difflab.datasets import DIGIT_SIZES, N_DIGITS
+from difflab.datasets import SHAPES
 from difflab.documents import (
     MAX_FILE_BYTES,
     MAX_MESSAGE,
@@ -46,7 +46,7 @@ WORDS: dict[str, Callable[[str], Any]] = {
     "loss": lambda word: known(word, LOSSES, "loss"),
     "reduction": lambda word: known(word, REDUCTIONS, "reduction"),
     "init": lambda word: known(word, INITIALISATIONS, "initialisation"),
-    "data": lambda word: known(word, DIGIT_SIZES, "dataset"),
+    "data": lambda word: known(word, SHAPES, "dataset"),
 }
 """What refuses a name in a network that no table has."""
 
@@ -272,10 +272,10 @@ def _problems_of_whole(network: Network, entry: dict[str, Any], place: Place, li
         at = (*place, *_blamed(error, entry))
         yield Problem(line_of(at, lines), f"{spelled(at)}: {error}"[:MAX_MESSAGE])
         return
-    size = DIGIT_SIZES[network.data] ** 2 if network.data else 0
-    if size and (net.n_inputs, net.n_outputs) != (size, N_DIGITS):
+    shape = SHAPES[network.data] if network.data else None
+    if shape and (net.n_inputs, net.n_outputs) != shape:
         form = "widths" if network.widths else "layers"
-        message = f"must start with {size} and end with {N_DIGITS} for {network.data}, got {net.label}"
+        message = f"must start with {shape[0]} and end with {shape[1]} for {network.data}, got {net.label}"
         yield Problem(line_of((*place, form), lines), f"{spelled((*place, form))}: {message}")
 
 

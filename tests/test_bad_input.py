@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from numba.core import compiler
 
 import difflab as dl
 
@@ -325,16 +327,20 @@ def test_every_layout_of_the_same_numbers_gives_the_same_answer(backend, name, l
     assert (laid_out == before).all()
 
 
-@pytest.mark.parametrize("name", PLACES)
-def test_no_layout_makes_an_evaluation_wait_for_the_compiler(name):
-    from difflab.kernels import sweeps
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_no_layout_makes_an_evaluation_wait_for_the_compiler(dtype, monkeypatch):
+    backend = dl.Backprop(dtype)
+    ready, arguments = backend.prepare(CLASSIFIER), good(backend)._replace(out=None)
+    expected = ready.value_and_gradient(*arguments)
 
-    arguments = good(dl.Backprop())._replace(out=None)
-    prepared(dl.Backprop())
-    for layout in LAYOUTS.values():
-        prepared(dl.Backprop()).value_and_gradient(*arguments._replace(**{name: layout(getattr(arguments, name))}))
-    arrays = {a for signature in sweeps.value_and_gradient.signatures for a in signature if hasattr(a, "layout")}
-    assert all((array.mutable, array.aligned, array.layout) == (True, True, "C") for array in arrays)
+    def compiled(*given: Any, **options: Any) -> None:
+        raise AssertionError(f"{given[2]} is compiled in an evaluation")
+
+    monkeypatch.setattr(compiler, "compile_extra", compiled)
+    for name, layout in itertools.product(PLACES, LAYOUTS.values()):
+        value, gradient = ready.value_and_gradient(*arguments._replace(**{name: layout(getattr(arguments, name))}))
+        assert value == expected[0]
+        assert (gradient == expected[1]).all()
 
 
 @every_backend
@@ -452,21 +458,52 @@ def test_an_unknown_name_is_refused_beside_the_known_ones(case):
 # --- memory
 
 
-def test_a_batch_that_cannot_fit_is_refused_before_anything_is_allocated(monkeypatch):
-    ready, arguments = dl.Backprop().prepare(CLASSIFIER), good(dl.Backprop())
+COUPLED = dl.MLP(3, [dl.Dense(2, "tanh"), dl.BatchNorm(), dl.Dense(2)])
+MASKED = dl.MLP(3, [dl.Dense(2, "tanh"), dl.Dropout(0.25, seed=1), dl.Dense(2)])
+all_at_once = pytest.mark.parametrize("net", [COUPLED, MASKED], ids=["coupled", "masked"])
+"""Networks whose samples go through together; those of others go in tiles, of which there is one."""
+
+
+def memory(monkeypatch: pytest.MonkeyPatch, available: int) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+
+
+@all_at_once
+def test_a_batch_that_cannot_fit_is_refused_before_anything_is_allocated(monkeypatch, net):
+    ready, arguments = dl.Backprop().prepare(net), good(dl.Backprop())
+    arguments = arguments._replace(theta=net.init(0), out=np.full(net.n_params, 7.0))
     before = arguments.out.copy()
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    memory(monkeypatch, 100)
+    monkeypatch.setattr(ready._plans, "make_plan", None)
     with pytest.raises(MemoryError) as raised:
         ready.value_and_gradient(*arguments)
-    assert str(raised.value).startswith(f"a batch of {BATCH} through MLP 3-2-2 needs a workspace of ")
+    assert str(raised.value).startswith(f"a batch of {BATCH} through {net} needs a workspace of ")
     assert str(raised.value).endswith(" bytes, got 100 available; use a smaller batch")
     assert (arguments.out == before).all()
 
 
-def test_a_refused_batch_does_not_spoil_the_next_one(monkeypatch):
-    ready, arguments = dl.Backprop().prepare(CLASSIFIER), good(dl.Backprop())._replace(out=None)
+@all_at_once
+def test_a_refused_batch_does_not_spoil_the_next_one(monkeypatch, net):
+    ready, arguments = dl.Backprop().prepare(net), good(dl.Backprop())._replace(theta=net.init(0), out=None)
     with monkeypatch.context() as patched:
-        patched.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+        memory(patched, 0)
         with pytest.raises(MemoryError):
             ready.value(*arguments[:3])
-    assert ready.value(*arguments[:3]) == prepared(dl.Backprop()).value(*arguments[:3])
+    assert ready.value(*arguments[:3]) == prepared(dl.Backprop(), net).value(*arguments[:3])
+
+
+def test_the_workspace_of_tiles_takes_any_batch(monkeypatch):
+    ready, (theta, x, y, _) = dl.Backprop().prepare(CLASSIFIER), good(dl.Backprop())
+    ready.value_and_gradient(theta, x, y)
+    memory(monkeypatch, 0)
+    value, gradient = ready.value_and_gradient(theta, *(np.tile(rows, (2000, 1)) for rows in (x, y)))
+    expected_value, expected = ready.value_and_gradient(theta, x, y)
+    rounding = 2000 * BATCH * np.finfo(float).eps
+    assert abs(value - expected_value) <= rounding * abs(expected_value)
+    assert np.linalg.norm(gradient - expected) <= rounding * np.linalg.norm(expected)
+
+
+def test_a_network_whose_tile_cannot_fit_is_refused_when_it_is_prepared(monkeypatch):
+    memory(monkeypatch, 100)
+    with pytest.raises(MemoryError, match="needs a workspace of .* bytes, got 100 available"):
+        dl.Backprop().prepare(CLASSIFIER)

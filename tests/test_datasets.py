@@ -116,3 +116,12 @@ def test_a_missing_scikit_learn_does_not_hide_an_unknown_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ValueError, match="unknown dataset"):
         datasets.load("digits-3x3")
+
+
+def test_flowers_are_three_classes_of_four_lengths():
+    pytest.importorskip("sklearn")
+    flowers = datasets.load("iris")
+    assert (flowers.x.shape, flowers.n_classes) == ((150, 4), 3)
+    assert datasets.SHAPES["iris"] == (4, 3)
+    assert np.bincount(flowers.classes).tolist() == [50] * 3
+    assert np.abs(flowers.x.mean(axis=0)).max() <= 150 * EPS

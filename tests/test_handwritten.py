@@ -94,7 +94,22 @@ def test_it_says_where_it_does_not_apply(net, reason):
         Handwritten().prepare(net)
 
 
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_in_float32_everything_is_float32(hidden):
+    net, theta, x, classes = problem(hidden)
+    arguments = theta.astype(np.float32), x.astype(np.float32), classes
+    prepared = Handwritten("float32").prepare(net)
+    assert prepared.dtypes == ("float32",)
+    _, gradient = prepared.value_and_gradient(*arguments)
+    _, raw = handwritten.backprop(net, *arguments)
+    assert gradient.dtype == raw.dtype == np.float32
+    found = discrepancy(gradient, reference_gradient(net, *arguments), bound=prepared.predicted_error(*arguments))
+    assert found.is_within_bound, str(found)
+
+
 def test_it_is_a_method_of_studies():
     assert PEERS["handwritten"] == Handwritten()
-    assert repr(Handwritten()) == "Handwritten()"
+    assert repr(Handwritten()) == "Handwritten('float64')"
+    with pytest.raises(ValueError, match="unknown dtype 'float16'"):
+        Handwritten("float16")
     assert Handwritten().unsupported(MLP.dense([2, 3, 2])) is None

@@ -1,4 +1,4 @@
-"""PyTorch and JAX in float64: with Backprop on dense networks, PyTorch with Certified on random ones of any layers."""
+"""Other libraries: as yardsticks of Backprop and Certified in float64, and as back-ends that keep the contract."""
 
 from functools import cache
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 
 import difflab as dl
 from difflab.layers import KINDS, BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
+from difflab.peers import PEERS, Casadi, HipsAutograd, Jax, Torch, Whole, calls, gradient_of, plain_dense
 from difflab.primitives.losses import LOSSES
 
 
@@ -213,3 +214,129 @@ def test_networks_of_any_layers_hold_every_layer_and_loss():
     assert any(net.l1 for net in nets)
     assert any(net.l2 for net in nets)
     assert any(net.label_smoothing for net in nets)
+
+
+# --- as back-ends
+
+LIBRARIES = [
+    Jax(), Jax("float32"), Torch(), Torch("float32"), HipsAutograd(), HipsAutograd("float32"), Casadi(),
+]  # fmt: skip
+
+
+@pytest.fixture
+def backend(request):
+    pytest.importorskip(request.param.module, reason="a library is not installed: pip install 'difflab[peers]'")
+    return request.param
+
+
+each_library = pytest.mark.parametrize("backend", LIBRARIES, ids=repr, indirect=True)
+each_activation = pytest.mark.parametrize("hidden", plain_dense.ACTIVATIONS)
+
+
+def small_problem(hidden: str, dtype: str, batch: int = 5) -> tuple:
+    rng = np.random.default_rng(4)
+    net = dl.MLP.dense([3, 5, 4, 3], hidden)
+    theta = net.init(rng) + rng.uniform(-0.1, 0.1, net.n_params)
+    return net, theta.astype(dtype), rng.normal(size=(batch, 3)).astype(dtype), rng.integers(0, 3, batch)
+
+
+def dtype_of(backend: Any) -> str:
+    return getattr(backend, "dtype", "float64")
+
+
+@each_activation
+@each_library
+def test_a_peer_keeps_within_the_error_it_predicts(backend, hidden):
+    net, theta, x, y = small_problem(hidden, dtype_of(backend))
+    prepared, before = backend.prepare(net), (theta.copy(), x.copy(), y.copy())
+    value, gradient = prepared.value_and_gradient(theta, x, y)
+    truth = dl.reference_gradient(net, theta, x, y)
+    found = dl.discrepancy(gradient, truth, bound=prepared.predicted_error(theta, x, y))
+    assert found.is_within_bound, str(found)
+    assert gradient.dtype == theta.dtype
+    assert abs(value - truth.value) <= 50 * np.finfo(theta.dtype).eps * truth.value  # some 50 roundings
+    assert prepared.value(theta, x, y) == pytest.approx(value, rel=50 * float(np.finfo(theta.dtype).eps))
+    assert all(map(np.array_equal, before, (theta, x, y)))
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@each_library
+def test_what_is_timed_is_the_gradient(backend, batch):
+    """The call that a contest times, in the form that is faster here, gives what the contract gives."""
+    net, theta, x, y = small_problem("tanh", dtype_of(backend), batch)
+    prepared = backend.prepare(net)
+    expected, made = prepared.value_and_gradient(theta, x, y)[1], calls(prepared, theta, x, y)
+    for _ in range(2):
+        gradient = gradient_of(prepared, made["gradient"]())
+        assert np.abs(gradient - expected).max() <= 50 * np.finfo(theta.dtype).eps  # some 50 roundings
+    assert float(made["primal"]()) == pytest.approx(prepared.value(theta, x, y))
+
+
+@each_library
+def test_targets_in_rows_need_not_be_classes(backend):
+    net, theta, x, y = small_problem("sigmoid", dtype_of(backend))
+    rows_of_targets = (np.eye(3)[y] + 0.25).astype(theta.dtype)
+    _, gradient = backend.prepare(net).value_and_gradient(theta, x, rows_of_targets)
+    truth = dl.reference_gradient(net, theta, x, rows_of_targets)
+    error = np.linalg.norm(gradient - truth.gradient) / np.linalg.norm(truth.gradient)
+    assert error <= 100 * np.finfo(theta.dtype).eps  # some 100 roundings
+
+
+@each_library
+def test_a_peer_says_which_library_it_is(backend):
+    net, theta, x, y = small_problem("relu", dtype_of(backend))
+    facts = backend.prepare(net).facts
+    assert facts["library"].startswith(f"{backend.package} ")
+    assert facts["primal_calls"] == 1
+
+
+def test_both_forms_of_jax_give_the_gradient(monkeypatch):
+    pytest.importorskip("jax", reason="JAX is not installed: pip install 'difflab[peers]'")
+    from difflab.peers import jax as peer
+
+    net, theta, x, y = small_problem("softplus", "float64")
+    prepared = Jax().prepare(net)
+    _, expected = prepared.value_and_gradient(theta, x, y)
+    for order in (1, -1):
+        seconds = iter([1.0 * order, 2.0 * order])
+        monkeypatch.setattr(peer, "_seconds", lambda call, seconds=seconds: next(seconds))
+        gradient = gradient_of(prepared, prepared.gradient_call(theta, x, y)())
+        assert np.abs(gradient - expected).max() <= 50 * np.finfo(float).eps  # some 50 roundings
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_compiles_value_and_gradient():
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'difflab[peers]'")
+    net, theta, x, y = small_problem("tanh", "float64")
+    eager, compiled = (Torch(compiled=compiled).prepare(net) for compiled in (False, True))
+    assert type(compiled).__name__ == "PreparedCompiled"
+    held = compiled.held(dl.backends.arguments.checked(net, theta, x, y, ("float64",)))
+    assert not any(parameter.requires_grad for parameter in held[0])
+    compiled._gradient = eager._torch.func.grad_and_value(compiled._loss)  # as it is before compiling
+    _, gradient = compiled.value_and_gradient(theta, x, y)
+    assert np.abs(gradient - eager.value_and_gradient(theta, x, y)[1]).max() <= 50 * np.finfo(float).eps
+
+
+@pytest.mark.parametrize("peer", [Jax(), Torch(), HipsAutograd(), Casadi()], ids=repr)
+def test_a_missing_library_is_named_with_the_line_that_installs_it(monkeypatch, peer):
+    monkeypatch.setattr(type(peer), "module", "no_such_module")
+    reason = peer.unsupported(dl.MLP.dense([2, 3, 2]))
+    assert reason == "no_such_module is not installed; install it with: pip install 'difflab[peers]'"
+
+
+@each_library
+def test_other_networks_are_not_supported(backend):
+    assert "only the mean softmax" in backend.unsupported(dl.MLP.dense([2, 2], loss="squared_error"))
+    assert "gelu is not written by hand" in backend.unsupported(dl.MLP.dense([2, 2, 2], "gelu"))
+
+
+def test_casadi_refuses_code_that_explodes():
+    pytest.importorskip("casadi", reason="CasADi is not installed: pip install 'difflab[peers]'")
+    with pytest.raises(dl.backends.Refused, match="each a line of C, limit 20000"):
+        Casadi().prepare(dl.MLP.dense([64, 128, 10]))
+
+
+def test_peers_of_whole_gradients_are_methods_of_studies():
+    assert {name for name, peer in PEERS.items() if isinstance(peer, Whole)} == {
+        "handwritten", "jax", "torch", "autograd", "casadi",
+    }  # fmt: skip

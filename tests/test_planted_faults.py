@@ -1,5 +1,6 @@
 """Every checker is itself checked: faults planted into the sweeps that it must catch, and no false alarm without."""
 
+import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +14,9 @@ import pytest
 from flint import arb
 
 import difflab as dl
-from difflab import kernels
 from difflab.enclosures import sweep as ball_sweep
-from difflab.kernels import rules, sweeps
+from difflab.enclosures.rounding import rounding_errors
+from difflab.kernels import layout, rules
 from difflab.number_systems import ball_precision
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
@@ -27,58 +28,110 @@ NET = dl.MLP.dense([3, 3, 3, 3], hidden="tanh", loss="softmax_cross_entropy")
 RELU_NET = dl.MLP.dense([3, 4, 2], hidden="relu", loss="squared_error")
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
+Prepare = Callable[[dl.MLP], dl.Prepared]
 
 
-def problem(net: dl.MLP) -> Problem:
-    return naive.random_problem(net, np.random.default_rng(5), 4)
+def problem(net: dl.MLP, batch: int = 4) -> Problem:
+    return naive.random_problem(net, np.random.default_rng(5), batch)
 
 
-Edit = tuple[str, str]
-BLOCK = "block(state.values, state.batch, row[OUTPUT], row[WIDTH])"
+KERNELS = (
+    *("vector_math", "elementary", "target", "layout", "products"),
+    *("rules.rule", "rules.activation", "rules.affine", "rules.batch_norm", "rules.loss", "rules.penalty"),
+    *("rules.softmax", "rules.structure", "rules", "sweeps", "plans"),
+)
+"""Where faults are planted, each after those that it imports."""
+
+ORIGINALS = [importlib.import_module(f"difflab.kernels.{name}") for name in KERNELS]
+TEXT = [Path(module.__file__).read_text() for module in ORIGINALS]
+
+
+def test_faults_are_planted_into_all_that_a_sweep_is_made_of():
+    folder = Path(ORIGINALS[0].__file__).parent
+    assert {Path(module.__file__) for module in ORIGINALS} | {folder / "__init__.py"} == set(folder.rglob("*.py"))
+
+
+Edit = tuple[str, ...]
+"""What stands once in the sources, and what in its place; perhaps again."""
+
+WEIGHT = "    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps, zero)\n"
+COTANGENT = "        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps, zero)\n"
+INPUT_KEPT = "place(state, BARS, row[INPUT]), row[KEEPS] & KEEPS_INPUT != 0"
+ACTIVATION_KEPT = "    if row[KEEPS] & KEEPS_INPUT != 0:\n        for i in range(slopes.size):\n            z_bar[i] +="
+BIAS_KEPT = "if state[IS_FIRST] != 0 and row[KEEPS] & KEEPS_SECOND == 0:"
+BITS = "row[KEEPS] |= bit if value in begun else 0"
 EDITS: dict[str, Edit] = {
-    "rule off by 0.1 %": ("a_bar[i] * derivative(np.float64(z[i]))", "a_bar[i] * derivative(np.float64(z[i])) * 1.001"),
-    "transposed weight": ("np.dot(z_bar, weight, product", "np.dot(z_bar, weight.T, product"),
+    "rule off by 0.1 %": ("z_bar[i] = a_bar[i] * slopes[i]", "z_bar[i] = a_bar[i] * slopes[i] * 1.001"),
+    "transposed weight": ("z_bar, 0, weight, 0, batch, m, n", "z_bar, 0, weight, 1, batch, m, n"),
+    "weight transposed forward": ("a, 0, weight, 1, batch, n, m", "a, 0, weight, 0, batch, n, m"),
     "missing bias": ("bias_bar[j] += z_bar[i, j]", "pass"),
-    "missing weight": ("weight_bar[i] += product[i]", "pass"),
-    "missing cotangent": ("a_bar[i] += product[i]", "pass"),
-    "sum for mean": ("z_bar[i, k] /= state.parts", "pass"),
-    "stale cotangents": ("    cotangents[:] = 0\n", ""),
-    "stale gradient": ("    gradient[:] = 0\n", ""),
+    "missing weight": (WEIGHT, ""),
+    "missing cotangent": (COTANGENT, ""),
+    "sum for mean": ("made[k] /= parts", "pass"),
+    "stale cotangents": (INPUT_KEPT, INPUT_KEPT.replace("row[KEEPS] & KEEPS_INPUT != 0", "True")),
+    "stale cotangents of an activation": (
+        ACTIVATION_KEPT,
+        ACTIVATION_KEPT.replace("row[KEEPS] & KEEPS_INPUT != 0", "1"),
+    ),
+    "stale gradient": ("begun = state[IS_FIRST] == 0\n", "begun = True\n"),
+    "stale gradient of a bias": (BIAS_KEPT, "if False:"),
+    "all cotangents begun": (BITS, "row[KEEPS] |= bit"),
     "bias of the first sample alone": ("bias_bar[j] += z_bar[i, j]", "bias_bar[j] += z_bar[0, j]"),
-    "slope at the activation's value": ("_reverse(row[FUNCTION], z, a_bar", f"_reverse(row[FUNCTION], {BLOCK}, a_bar"),
+    "slope at the activation's value": ("z[i] = slope(at, p)", "z[i] = slope(value(at, p), p)"),
+    "no cotangents but of inputs": ("step.inputs[:1] == (INPUTS,)", "step.inputs[:1] != (INPUTS,)"),
+    "a wanted cotangent taken for one that nobody wants": (
+        "if row[KEEPS] & HAS_NO_BAR == 0:\n        a_bar, keeps",
+        "if 0:\n        a_bar, keeps",
+    ),
 }
 
 
-def rebuilt(original: ModuleType, edit: Edit | tuple, planting: pytest.MonkeyPatch) -> ModuleType:
-    """A module made anew from its source, in its own place while planting, one piece replaced if it has that piece."""
-    source = Path(original.__file__).read_text()
-    module = ModuleType(original.__name__)
-    planting.setitem(sys.modules, original.__name__, module)
-    planting.setattr(kernels, original.__name__.rpartition(".")[2], module)
-    exec(compile(source.replace(*edit) if edit else source, original.__file__, "exec"), module.__dict__)
-    return module
+def occurrences(text: str) -> int:
+    return sum(source.count(text) for source in TEXT)
 
 
 @pytest.fixture
-def plain_python(monkeypatch) -> Callable[..., ModuleType]:
-    """Builds the rules and the sweeps anew as plain Python, one piece of their sources replaced."""
+def plain_python(monkeypatch) -> Callable[..., Prepare]:
+    """Prepares networks on kernels made anew as plain Python, pieces of their sources replaced.
+
+    With ``tile``, so many samples go together.
+    """
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
 
-    def build(*edit: str) -> ModuleType:
-        occurrences = sum(Path(module.__file__).read_text().count(edit[0]) for module in (rules, sweeps) if edit)
-        assert occurrences == bool(edit), f"{edit[0]!r} must occur once in rules.py and sweeps.py"
-        with monkeypatch.context() as planting:
-            rebuilt(rules, edit, planting)
-            return rebuilt(sweeps, edit, planting)
+    def build(*edit: str, tile: int | None = None) -> Prepare:
+        pairs = list(zip(edit[::2], edit[1::2], strict=True))
+        for old, _ in pairs:
+            assert occurrences(old) == 1, f"{old!r} must occur once in the kernels, got {occurrences(old)}"
+
+        def prepare(net: dl.MLP) -> dl.Prepared:
+            with monkeypatch.context() as planting:
+                for original, source in zip(ORIGINALS, TEXT, strict=True):
+                    plans = rebuilt(original, source, pairs, planting)
+                if tile:
+                    plans.LEAST_TILE = plans.MOST_TILE = tile
+                return dl.Backprop().prepare(net)
+
+        return prepare
 
     return build
 
 
-def is_caught(net: dl.MLP, arguments: Problem, planted: ModuleType) -> bool:
+def rebuilt(
+    original: ModuleType, source: str, pairs: list[tuple[str, str]], planting: pytest.MonkeyPatch
+) -> ModuleType:
+    """A module made anew, in its own place while planting."""
+    for old, new in pairs:
+        source = source.replace(old, new)
+    module, (package, _, name) = ModuleType(original.__name__), original.__name__.rpartition(".")
+    planting.setitem(sys.modules, original.__name__, module)
+    planting.setattr(sys.modules[package], name, module, raising=False)
+    exec(compile(source, original.__file__, "exec"), module.__dict__)
+    return module
+
+
+def is_caught(net: dl.MLP, arguments: Problem, prepare: Prepare) -> bool:
     """Whether the judge finds a gradient of the planted sweeps wrong, at the second call on used memory."""
-    prepared = dl.Backprop().prepare(net)
-    prepared._sweeps = planted
-    out = np.zeros(net.n_params)
+    prepared, out = prepare(net), np.zeros(net.n_params)
     with np.errstate(all="ignore"):
         for _ in range(2):
             value, gradient = prepared.value_and_gradient(*arguments, out=out, allow_nonfinite=True)
@@ -87,9 +140,10 @@ def is_caught(net: dl.MLP, arguments: Problem, planted: ModuleType) -> bool:
     return found.error_relative > naive.predicted(prepared, reference, *arguments)
 
 
+@pytest.mark.parametrize("tile", [None, 3])
 @pytest.mark.parametrize("net", [NET, RELU_NET], ids=str)
-def test_sweeps_without_a_fault_satisfy_the_judge(plain_python, net):
-    assert not is_caught(net, problem(net), plain_python())
+def test_sweeps_without_a_fault_satisfy_the_judge(plain_python, net, tile):
+    assert not is_caught(net, problem(net), plain_python(tile=tile))
 
 
 @pytest.mark.parametrize("fault", EDITS)
@@ -106,6 +160,7 @@ NETS = {
     "without bias": dl.MLP(3, [D(3, "tanh", bias=False), D(2)]),
     "activation": dl.MLP(3, [D(3, "prelu"), D(3, "elu(0.5)"), D(2)]),
     "one slope for all": dl.MLP(3, [D(3), dl.Elementwise("prelu", per_unit=False), D(2)]),
+    "activation of what a skip reads": dl.MLP(3, [D(3), dl.Residual([dl.Elementwise("tanh"), D(3)]), D(2)]),
     "add": dl.MLP(3, [D(3, "tanh"), dl.Residual([D(3, "tanh")]), D(2)]),
     "multiply": dl.MLP(3, [D(6), dl.Multiply(2)], "squared_error"),
     "maxout": dl.MLP(3, [D(2, "tanh"), dl.Maxout(3, 3), D(2)]),
@@ -119,25 +174,40 @@ NETS = {
     "penalty": dl.MLP(3, [D(2, "tanh"), D(3)], l1=0.01, l2=0.1),
 }
 
-SLOPE = "p_bar[k] += a_bar[i] * parameter_derivative(np.float64(z[i]), p[k])"
-SOFTMAX = "z_bar[i, k] += a[i, k] * ((a_bar[i, k] - top) - mean)"
+OPENED = "    if row[KEEPS] & bit == 0:\n        clear(made)\n"
+OPENED_PARAMETER = "if state[IS_FIRST] != 0 and row[KEEPS] & bit == 0:"
+WEIGHT_KEPT = "keeps = begun or row[KEEPS] & KEEPS_FIRST != 0"
+SLOPE = "p_bar[k] += a_bar[i, j] * by_p(at, q)"
+OF_UNIT = "k = j % p.size\n                at, q = np.float64(z[i, j]), np.float64(p[k])\n                z_bar[i, j]"
+SOFTMAX = "made[k] += a[k] * ((lead[k] - top) - mean)"
 NORM = "(a_bar[i, j] - share * total - normal * (share * dot))"
+BETA = "beta_bar[j] += total\n            scale = gamma[j] / deviation"
 PRODUCT = "z_bar[j * n + k] += before[k] * after"
-WINNER = "z_bar[j * n + _first_largest(z[j * n : (j + 1) * n])] += a_bar[j]"
-PENALTY = "state.gradient[k] += l1 * np.sign(w) + l2 * w"
+WINNER = "z_bar[_first_largest(z, j * n, n)] += a_bar[j]"
+PENALTY = "weight_bar[k] += l1 * np.sign(weight[k]) + l2 * weight[k]"
+SIZE = "row[place], row[SIZE] = parameter.offset, parameter.size"
+PART = "part = slice(parameter.offset, parameter.offset + parameter.size"
+OVERLAP = "a.start < b.stop and b.start < a.stop"
+READERS = " and _readers(program, step.inputs[0]) > 1"
 RULE_FAULTS: dict[str, tuple[str, Edit]] = {
-    "shared weight overwritten": ("affine", ("weight_bar[i] += product[i]", "weight_bar[i] = product[i]")),
-    "shared bias overwritten": ("affine", ("bias_bar[j] += z_bar[i, j]", "bias_bar[j] = z_bar[:, j].sum()")),
+    "shared weight overwritten": ("affine", (WEIGHT_KEPT, "keeps = begun")),
+    "shared bias overwritten": ("affine", (BIAS_KEPT, "if state[IS_FIRST] != 0:")),
+    "shared parameters taken for two": ("affine", (OVERLAP, "False")),
     "slope of prelu missing": ("activation", (SLOPE, "pass")),
-    "slope of prelu of one unit for all": ("activation", ("            k = i % p.size\n", "            k = 0\n")),
+    "slope of prelu of one unit for all": ("activation", (OF_UNIT, OF_UNIT.replace("j % p.size", "0"))),
     "slope of prelu of one sample": ("one slope for all", (SLOPE, SLOPE.replace("+=", "="))),
-    "alpha of elu left out": (
-        "activation",
-        ("derivative(np.float64(z[i]), p[0])", "derivative(np.float64(z[i]), 1.0)"),
+    "stale slope of prelu": ("activation", (OPENED_PARAMETER, "if False:")),
+    "alpha of elu left out": ("activation", ("z[i] = slope(at, p)", "z[i] = slope(at, 1.0)")),
+    "slope left where a skip reads": ("activation of what a skip reads", (READERS, " and False")),
+    "cotangents of a skip overwritten by those of an activation": (
+        "activation of what a skip reads",
+        (ACTIVATION_KEPT, ACTIVATION_KEPT.replace("row[KEEPS] & KEEPS_INPUT != 0", "0")),
     ),
-    "skip left out": ("add", ("for column in (row[INPUT], row[OTHER]):", "for column in (row[OTHER],):")),
-    "branch left out": ("add", ("for column in (row[INPUT], row[OTHER]):", "for column in (row[INPUT],):")),
+    "skip left out": ("add", ("a_bar[i] += z_bar[i]\n", "pass\n")),
+    "branch left out": ("add", ("b_bar[i] += z_bar[i]\n", "pass\n")),
     "product of a skip": ("add", ("z[i] = a[i] + b[i]", "z[i] = a[i] * b[i]")),
+    "skip overwritten by its branch": ("add", (BITS, "pass")),
+    "stale cotangents of a skip": ("add", (OPENED, "")),
     "product by division": (
         "multiply",
         (PRODUCT, "z_bar[j * n + k] += a_bar[j] * z[j * n : j * n + n].prod() / z[j * n + k]"),
@@ -147,32 +217,26 @@ RULE_FAULTS: dict[str, tuple[str, Edit]] = {
     "smallest piece": ("maxout", ("pieces[k] > pieces[best]", "pieces[k] < pieces[best]")),
     "first piece": ("maxout", (WINNER, "z_bar[j * n] += a_bar[j]")),
     "all pieces": ("maxout", (WINNER, "z_bar[j * n : j * n + n] += a_bar[j]")),
-    "diagonal of the Jacobian alone": ("softmax", (SOFTMAX, "z_bar[i, k] += a[i, k] * (1 - a[i, k]) * a_bar[i, k]")),
-    "sum over outputs without their weights": (
-        "softmax",
-        (SOFTMAX, "z_bar[i, k] += a[i, k] * (a_bar[i, k] - a_bar[i].sum())"),
-    ),
-    "no sum over outputs": ("softmax", (SOFTMAX, "z_bar[i, k] += a[i, k] * a_bar[i, k]")),
+    "diagonal of the Jacobian alone": ("softmax", (SOFTMAX, "made[k] += a[k] * (1 - a[k]) * lead[k]")),
+    "sum over outputs without their weights": ("softmax", (SOFTMAX, "made[k] += a[k] * (lead[k] - lead.sum())")),
+    "no sum over outputs": ("softmax", (SOFTMAX, "made[k] += a[k] * lead[k]")),
     "variance a constant": ("batch_norm", (NORM, "(a_bar[i, j] - share * total)")),
     "mean a constant": ("batch_norm", (NORM, "(a_bar[i, j] - normal * (share * dot))")),
     "statistics constants": ("batch_norm", (NORM, "a_bar[i, j]")),
     "sample variance": ("batch_norm", ("squares / z.shape[0] + eps", "squares / (z.shape[0] - 1) + eps")),
     "eps left out": ("batch_norm", ("squares / z.shape[0] + eps / scale / scale", "squares / z.shape[0]")),
-    "gamma left out of the cotangent": ("batch_norm", ("state.theta[row[FIRST] + j] / deviation", "1.0 / deviation")),
-    "gamma for beta": (
-        "batch_norm",
-        ("state.gradient[row[SECOND] + j] += total", "state.gradient[row[SECOND] + j] += dot"),
-    ),
-    "given statistics differentiated": ("batch_norm_inference", (" if row[OPERATION] == BATCH_NORM else 0.0", "")),
+    "gamma left out of the cotangent": ("batch_norm", (BETA, BETA.replace("gamma[j]", "1.0"))),
+    "gamma for beta": ("batch_norm", (BETA, BETA.replace("total", "dot"))),
+    "given statistics differentiated": ("batch_norm_inference", ("_batch_norm(_given, 0.0", "_batch_norm(_given, 1.0")),
     "statistics of the batch for given ones": (
         "batch_norm_inference",
-        ("    if row[OPERATION] == BATCH_NORM:", "    if True:"),
+        ("_batch_norm(_given, 0.0", "_batch_norm(_of_batch, 0.0"),
     ),
-    "variance of the neighbour": ("batch_norm_inference", ("+ 1 + row[WIDTH] + j]", "+ 1 + row[WIDTH]]")),
+    "variance of the neighbour": ("batch_norm_inference", ("variance[1 + n + j]", "variance[1 + n]")),
     "dropped units scaled in no pass": (
         "dropout",
         (
-            "    kept = 1.0 - state.constants[row[CONSTANT]]\n    for i in range(z.size)",
+            "    kept = 1.0 - constants(row, state, 1)[0]\n    for i in range(z.size)",
             "    kept = 1.0\n    for i in range(z.size)",
         ),
     ),
@@ -191,26 +255,28 @@ RULE_FAULTS: dict[str, tuple[str, Edit]] = {
     ),
     "labels smoothed over two classes": ("label_smoothing", ("+ share / classes", "+ share / 2.0")),
     "labels smoothed by the share of all": ("label_smoothing", ("+ share / classes", "+ share")),
-    "sum for mean": ("loss", ("z_bar[i, k] /= state.parts", "pass")),
-    "mean for sum": ("sum", ("z_bar[i, k] /= state.parts", "z_bar[i, k] /= state.batch")),
+    "sum for mean": ("loss", ("made[k] /= parts", "pass")),
+    "mean for sum": ("sum", ("made[k] /= parts", "made[k] /= state[BATCH]")),
+    "divisor of a sum ignored": ("sum", ("plan[DIVISOR] if plan[DIVISOR] != 0 else plan[TOTAL]", "plan[TOTAL]")),
     "penalty missing": ("penalty", (PENALTY, "pass")),
     "penalty on a bias too": (
         "penalty",
-        ("range(row[FIRST], row[FIRST] + row[SIZE])", "range(row[FIRST], row[FIRST] + row[SIZE] + 1)"),
+        (SIZE, f"{SIZE} + (step.operation == 'penalty')", PART, f"{PART} + (step.operation == 'penalty')"),
     ),
-    "penalty twice": ("penalty", (PENALTY, "state.gradient[k] += l1 * np.sign(w) + 2 * l2 * w")),
-    "sign left out": ("penalty", (PENALTY, "state.gradient[k] += l1 + l2 * w")),
+    "penalty twice": ("penalty", (PENALTY, PENALTY.replace("l2", "2 * l2"))),
+    "sign left out": ("penalty", (PENALTY, "weight_bar[k] += l1 + l2 * weight[k]")),
     "penalty shared by the batch": (
         "penalty",
-        (PENALTY, "state.gradient[k] += (l1 * np.sign(w) + l2 * w) / state.batch"),
+        (PENALTY, f"weight_bar[k] += (l1 * np.sign(weight[k]) + l2 * weight[k]) / state[{layout.BATCH}]"),
     ),
+    "penalty overwritten by the loss": ("penalty", (WEIGHT_KEPT, "keeps = begun")),
 }
 
 
-def rule_problem(name: str) -> Problem:
+def rule_problem(name: str, batch: int = 4) -> Problem:
     """A random problem; a product has a factor of 0."""
     net = NETS[name]
-    theta, x, y = problem(net)
+    theta, x, y = problem(net, batch)
     if name == "multiply":
         net.view(theta)["dense1.weight"][0], net.view(theta)["dense1.bias"][0] = 0, 0
     return theta, x, y
@@ -221,9 +287,10 @@ def test_every_rule_has_a_planted_fault():
     assert planted == set(rules.RULES)
 
 
+@pytest.mark.parametrize("tile", [None, 3])
 @pytest.mark.parametrize("name", NETS)
-def test_rules_without_a_fault_satisfy_the_judge(plain_python, name):
-    assert not is_caught(NETS[name], rule_problem(name), plain_python())
+def test_rules_without_a_fault_satisfy_the_judge(plain_python, name, tile):
+    assert not is_caught(NETS[name], rule_problem(name), plain_python(tile=tile))
 
 
 @pytest.mark.parametrize("fault", RULE_FAULTS)
@@ -232,18 +299,103 @@ def test_a_fault_in_a_rule_is_caught(plain_python, fault):
     assert is_caught(NETS[name], rule_problem(name), plain_python(*edit))
 
 
+# --- the walk over tiles of samples ---
+
+BATCH, TILE = 8, 3
+"""Two full tiles and a part of one."""
+
+ADVANCE = "plan[X] += n * plan[N_INPUTS] * plan[ITEM]"
+FIRST = "plan[IS_FIRST] = begin == 0 or plan[GRADIENT_STEP] != 0"
+LABELS = "            for k in range(n):\n                there[i, k] = 0\n"
+PENALTY_ONCE = "    if state[IS_FIRST] != 0:\n        weight = parameter("
+TILES = "range(0, plan[TOTAL], plan[TILE])"
+TILE_FAULTS: dict[str, tuple[str, Edit]] = {
+    "samples of the first tile for all": ("loss", (ADVANCE, "pass")),
+    "samples of tiles overlap": ("loss", (ADVANCE, f"{ADVANCE} // 2")),
+    "part of a tile left out": ("loss", (TILES, "range(0, plan[TOTAL] - plan[TILE] + 1, plan[TILE])")),
+    "tile for all but the first left out": ("loss", (TILES, "range(plan[TILE], plan[TOTAL], plan[TILE])")),
+    "every tile the first": ("loss", (FIRST, "plan[IS_FIRST] = 1")),
+    "no tile the first": ("loss", (FIRST, "plan[IS_FIRST] = 0")),
+    "weight of the last tile alone": ("loss", ("begun = state[IS_FIRST] == 0\n", "begun = False\n")),
+    "bias of the last tile alone": ("loss", (BIAS_KEPT, "if row[KEEPS] & KEEPS_SECOND == 0:")),
+    "slope of the last tile alone": ("activation", (OPENED_PARAMETER, "if row[KEEPS] & bit == 0:")),
+    "mean over a tile": ("loss", ("parts = zero + state[PARTS]", "parts = zero + state[BATCH]")),
+    "penalty in every tile": ("penalty", (PENALTY_ONCE, PENALTY_ONCE.replace("state[IS_FIRST] != 0", "True"))),
+    "cotangents of the tile before": ("softmax", (OPENED, "")),
+    "classes of the first tile for all": ("loss", ("words(state[Y] + 8 * begin, batch)", "words(state[Y], batch)")),
+    "classes of the tile before": ("loss", (LABELS, "")),
+    "class beside the right one": ("loss", ("there[i, classes[i]] = 1", "there[i, classes[i] - 1] = 1")),
+    "rows of the first tile for all": ("multiply", ("state[Y] + begin * n * state[ITEM]", "state[Y]")),
+}
+
+
+def tile_problem(name: str) -> Problem:
+    """As before; classes are given by their indices, none the neighbour of itself."""
+    theta, x, y = rule_problem(name, BATCH)
+    return theta, x, np.arange(BATCH) // 2 % 3 if name == "loss" else y
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in TILE_FAULTS.values()}))
+def test_tiles_without_a_fault_satisfy_the_judge(plain_python, name):
+    assert not is_caught(NETS[name], tile_problem(name), plain_python(tile=TILE))
+
+
+@pytest.mark.parametrize("fault", TILE_FAULTS)
+def test_a_fault_between_tiles_is_caught(plain_python, fault):
+    name, edit = TILE_FAULTS[fault]
+    assert is_caught(NETS[name], tile_problem(name), plain_python(*edit, tile=TILE))
+
+
+LOSS = "losses[2] = losses[0] / plan[PARTS] + losses[1]"
+OF_WEIGHTS = "    if state[IS_FIRST] != 0:\n        for w in"
+VALUE_FAULTS: dict[str, Edit] = {
+    "loss of the last sample alone": ("sums[0] += of_sample", "sums[0] = of_sample"),
+    "losses of the call before": ("losses[0], losses[1] = 0.0, 0.0", "pass"),
+    "sum for mean": (LOSS, "losses[2] = losses[0] + losses[1]"),
+    "mean over a tile": (LOSS, "losses[2] = losses[0] / plan[BATCH] + losses[1]"),
+    "penalty left out": (LOSS, "losses[2] = losses[0] / plan[PARTS]"),
+    "penalty divided by the batch": (LOSS, "losses[2] = (losses[0] + losses[1]) / plan[PARTS]"),
+    "penalty of every tile": (OF_WEIGHTS, OF_WEIGHTS.replace("state[IS_FIRST] != 0", "True")),
+    "half left out": ("l2 * w * w / 2.0", "l2 * w * w"),
+}
+
+
+def is_value_caught(net: dl.MLP, arguments: Problem, prepare: Prepare) -> bool:
+    """Whether the judge finds the loss of the planted sweeps wrong, at the second call on used memory."""
+    prepared = prepare(net)
+    value, _ = [prepared.value_and_gradient(*arguments) for _ in range(2)][1]
+    allowed = float(rounding_errors(net, *arguments, prepared.dtypes[0]).value)
+    return not abs(value - dl.reference_gradient(net, *arguments).value) <= allowed
+
+
+def test_losses_without_a_fault_satisfy_the_judge(plain_python):
+    assert not is_value_caught(NETS["penalty"], rule_problem("penalty", BATCH), plain_python(tile=TILE))
+
+
+@pytest.mark.parametrize("fault", VALUE_FAULTS)
+def test_a_fault_in_a_loss_is_caught(plain_python, fault):
+    planted = plain_python(*VALUE_FAULTS[fault], tile=TILE)
+    assert is_value_caught(NETS["penalty"], rule_problem("penalty", BATCH), planted)
+
+
+# --- slopes and losses of the tables ---
+
 Rule = Callable[[float], float]
 
 
 @pytest.fixture
-def with_slope(monkeypatch, plain_python) -> Callable[[Callable[[Rule], Rule]], ModuleType]:
-    """Builds the sweeps with another derivative of relu; the table is as before afterwards."""
+def with_slope(monkeypatch, plain_python) -> Callable[[Callable[[Rule], Rule]], Prepare]:
+    """Prepares networks with another derivative of relu; the table is as before afterwards."""
 
-    def build(wrong: Callable[[Rule], Rule]) -> ModuleType:
+    def build(wrong: Callable[[Rule], Rule]) -> Prepare:
         row = ACTIVATIONS["relu"]
-        with monkeypatch.context() as planting:
-            planting.setitem(ACTIVATIONS, "relu", replace(row, derivative=wrong(row.derivative)))
-            return plain_python()
+
+        def prepare(net: dl.MLP) -> dl.Prepared:
+            with monkeypatch.context() as planting:
+                planting.setitem(ACTIVATIONS, "relu", replace(row, derivative=wrong(row.derivative)))
+                return plain_python()(net)
+
+        return prepare
 
     return build
 
@@ -275,10 +427,8 @@ def kink_problem() -> Problem:
     return theta, np.zeros_like(x), y
 
 
-def gradient_at_kink(planted: ModuleType) -> np.ndarray:
-    prepared = dl.Backprop().prepare(RELU_NET)
-    prepared._sweeps = planted
-    return prepared.value_and_gradient(*kink_problem())[1]
+def gradient_at_kink(prepare: Prepare) -> np.ndarray:
+    return prepare(RELU_NET).value_and_gradient(*kink_problem())[1]
 
 
 def test_the_wrong_side_of_a_kink_differs_from_the_convention_and_stays_between_the_slopes(plain_python, with_slope):
@@ -314,10 +464,9 @@ ALL_LARGEST = (
 def test_the_wrong_piece_at_a_tie_differs_from_the_convention_and_stays_between_the_slopes(plain_python):
     reference, slopes = dl.reference_gradient(TIE_NET, *TIE), []
     for edit in ((), LAST_PIECE):
-        prepared = dl.Backprop().prepare(TIE_NET)
-        prepared._sweeps = plain_python(*edit)
-        slopes.append(prepared.value_and_gradient(*TIE)[1][0])
-        assert not is_caught(TIE_NET, TIE, prepared._sweeps)
+        planted = plain_python(*edit)
+        slopes.append(planted(TIE_NET).value_and_gradient(*TIE)[1][0])
+        assert not is_caught(TIE_NET, TIE, planted)
     assert (reference.status[0], reference.gradient[0], slopes) == ("kink", 2.0, [2.0, 1.0])
 
 
@@ -342,16 +491,18 @@ def test_a_wrong_loss_rule_is_caught(plain_python, monkeypatch, net, fault):
         z_bar[:] = LOSS_FAULTS[fault](z_bar)
         return loss
 
-    with monkeypatch.context() as planting:
-        planting.setitem(LOSSES, net.loss, replace(row, value_and_cotangent=wrong))
-        planted = plain_python()
-    assert is_caught(net, problem(net), planted)
+    def prepare(net: dl.MLP) -> dl.Prepared:
+        with monkeypatch.context() as planting:
+            planting.setitem(LOSSES, net.loss, replace(row, value_and_cotangent=wrong))
+            return plain_python()(net)
+
+    assert is_caught(net, problem(net), prepare)
 
 
 def test_one_wrong_class_is_caught(plain_python):
     theta, x, y = naive.random_problem(NET, np.random.default_rng(6), 4)
     y = np.arange(4) % 3
-    prepared, reference = dl.Backprop().prepare(NET), dl.reference_gradient(NET, theta, x, y)
+    prepared, reference = plain_python()(NET), dl.reference_gradient(NET, theta, x, y)
     for labels, wrong in ((y, False), (np.array([0, 1, 2, 1]), True)):
         value, gradient = prepared.value_and_gradient(theta, x, labels)
         error = dl.discrepancy(gradient, reference).error_relative

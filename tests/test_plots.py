@@ -186,3 +186,50 @@ def test_figures_of_truth_are_written_even_where_nothing_is_known(tmp_path):
     paths = plots.write(plots.figures(["accuracy", "condition", "agreement"], unknown), tmp_path)
     names = {path.name for path in paths if path.suffix == ".svg"}
     assert names == {"error.svg", "families.svg", "condition.svg"}
+
+
+CONTEST = [
+    {"network": "4-8-8-3", "hidden": hidden, "parameters": 139, "method": f"{name}('{dtype}'{more})", "status": "ok"}
+    | {"dtype": dtype, "threads": threads, "ratio": ratio, "ratio_low": 0.9 * ratio, "ratio_high": 1.1 * ratio}
+    for hidden in ("tanh", "relu")
+    for dtype in ("float64", "float32")
+    for threads, more in ((1, ""), (2, ", threads=2"))
+    for name, ratio in (("Jax", 2.0), ("Torch", 20.0))
+]
+
+
+def test_a_contest_has_a_panel_for_each_arithmetic_and_number_of_threads():
+    figure = plots.figures(["contest"], CONTEST)["contest"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["float64, 1 thread", "float32, 1 thread", "float64, 2 threads", "float32, 2 threads"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Jax()", "Torch()"]
+    for axes in figure.axes:
+        assert sorted(line.get_xdata()[0] for line in axes.get_lines() if len(line.get_xdata()) == 1) == [2, 2, 20, 20]
+        assert [1, 1] in [list(line.get_xdata()) for line in axes.get_lines()]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["4-8-8-3 tanh", "4-8-8-3 relu"]
+
+
+def test_a_contest_without_times_is_a_figure(tmp_path):
+    rows = [{"network": "4-3", "parameters": 9, "method": "A()", "status": "refused"}]
+    assert plots.write(plots.figures(["contest", "roofline"], rows), tmp_path)
+
+
+ROOFLINE = [
+    {"network": f"4-{n}-10", "hidden": "tanh", "parameters": n, "method": "A()", "status": "ok", "batch": 8}
+    | {"gradient_seconds": 1e-6 * n**2, "product_ops": 1000 * n, "traffic_bytes": 100, "gemm_flops_per_second": 1e10}
+    | {"bandwidth_bytes_per_second": 1e8, "roofline_gradient_seconds": 1e-6 * n}
+    for n in (2, 4, 8, 16)
+]
+
+
+def test_gradients_are_drawn_below_their_roof():
+    drawn = lines(plots.figures(["roofline"], ROOFLINE)["roofline"])
+    assert drawn["A()"] == [[10.0 * n, pytest.approx(1e9)] for n in (2, 4, 8, 16)]
+    roof = next(points for name, points in drawn.items() if name.startswith("_"))
+    assert roof == [[20.0, 2e9], [100.0, 1e10], [160.0, 1e10]]
+
+
+def test_growth_is_drawn_with_its_exponent():
+    (axes, *_) = plots.figures(["speed", "roofline"], ROOFLINE)["growth"].axes
+    assert axes.get_legend_handles_labels()[1] == ["A(): 2.00, upper half 2.00"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4", "8", "16"]

@@ -95,13 +95,13 @@ scheme = "central"
         (1, "Expected `str`, got `int`"),
         (2, "unknown field 'measure'"),
         (3, "Invalid enum value 'acuracy'"),
-        (4, "batch must be from 1 to 1797, got 0"),
+        (4, "batch must be from 1 to 65536, got 0"),
         (7, "must be from 1 to"),
         (12, "unknown activation 'tahn'; known: elu"),
         (16, "widths: must start with 4 and end with 10"),
         (20, "unknown field 'wdths'"),
         (19, "networks[3].widths is required"),
-        (23, "unknown backend 'bakprop'; known: backprop"),
+        (23, "unknown backend 'bakprop'; known: autograd"),
         (25, "unknown scheme 'sideways'"),
         (31, "Expected `int`, got `str`"),
         (33, "name is required"),
@@ -254,8 +254,8 @@ def test_a_network_says_where_it_is_differentiated(study):
         ('scale = "large"', "networks[0].scale: Expected `float`, got `str`, got 'large'"),
         ("scale = true", "networks[0].scale: Expected `float`, got `bool`, got True"),
         ("scales = 2.0", "networks[0]: unknown field 'scales'"),
-        ("batch = 0", "networks[0].batch must be from 1 to 1797, got 0"),
-        ("batch = 1798", "networks[0].batch must be from 1 to 1797, got 1798"),
+        ("batch = 0", "networks[0].batch must be from 1 to 65536, got 0"),
+        ("batch = 65537", "networks[0].batch must be from 1 to 65536, got 65537"),
         ("batch = 2.5", "networks[0].batch: Expected `int | null`, got `float`, got 2.5"),
     ],
 )
@@ -324,3 +324,50 @@ def test_peers_are_declared_like_back_ends(study):
         checked_backend({"name": "numdifftools", "order": 3})
     with pytest.raises(ValueError, match="did you mean 'numdifftools'"):
         checked_backend({"name": "numdiftools"})
+
+
+# --- lists that stand for many entries
+
+MANY = """question = "?"
+measures = ["accuracy"]
+
+[[networks]]
+widths = [4, 3, 10]
+hidden = {hidden}
+data = "digits-2x2"
+batch = [1, 8]
+
+[[backends]]
+name = "backprop"
+dtype = {dtypes}
+"""
+
+
+def test_a_list_stands_for_each_of_its_values(study):
+    found = read_study(study(MANY.format(hidden=["relu", "tanh"], dtypes=["float64", "float32"])))
+    assert [(network.hidden, network.batch) for network in found.networks] == [
+        ("relu", 1), ("relu", 8), ("tanh", 1), ("tanh", 8),
+    ]  # fmt: skip
+    assert all(network.widths == [4, 3, 10] for network in found.networks)
+    assert found.backends == [{"name": "backprop", "dtype": dtype} for dtype in ("float64", "float32")]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "dtypes", "line", "word"),
+    [
+        (["relu", "tahn"], ["float64"], 6, "networks[0].hidden: unknown activation 'tahn'"),
+        (["relu", "relu"], ["float64"], 4, "networks[0] repeats networks[0]; remove one"),
+        (["relu"], ["float64", "float16"], 10, "unknown dtype 'float16'"),
+        ([], ["float64"], 6, "Expected `str | null`, got `array`"),
+        (["relu"] * 1001, ["float64"], 6, "Expected `str | null`, got `array`"),
+    ],
+)
+def test_problems_of_lists_are_said_once(study, hidden, dtypes, line, word):
+    found = problems_of(study(MANY.format(hidden=hidden, dtypes=dtypes)))
+    assert [at for at, message in found if word in message] == [line], found
+
+
+def test_a_contest_stands_alone(study):
+    text = GOOD.replace('["accuracy"]', '["contest", "speed"]')
+    assert any("stands alone" in message for _, message in problems_of(study(text)))
+    assert read_study(study(GOOD.replace('["accuracy"]', '["contest"]'))).measures == ["contest"]

@@ -15,8 +15,8 @@ import pytest
 from difflab import MLP, Backprop, FiniteDifference, reference_gradient
 from difflab.errors import MissingExtra
 from difflab.peers import Jacobi
-from difflab.study import runner, tables, worker
-from difflab.study.cells import cells, key, problem
+from difflab.study import process, runner, tables, worker
+from difflab.study.cells import cells, certified_task, key, problem
 from difflab.study.measures import accuracy
 from difflab.study.measures.subject import Subject
 from difflab.study.reading import read_study
@@ -74,6 +74,44 @@ def test_every_measure_fills_its_columns(tmp_path):
     assert all(row["loaded_bytes"] <= row["peak_bytes"] for row in rows)
 
 
+def test_a_contest_is_a_row_beside_backprop(tmp_path):
+    """Nothing is compiled where it is timed: the first call of backprop takes no longer than loading does."""
+    backends = 'name = "handwritten"\ndtype = ["float64", "float32"]', CENTRAL
+    path = declare(tmp_path, *backends, measures=("contest",))
+    study = read_study(path)
+    *rows, refused = run(msgspec.structs.replace(study, limit_bytes=10**10), tmp_path / "results")
+    for row, dtype in zip(rows, ("float64", "float32"), strict=True):
+        assert (row["status"], row["dtype"], row["verified_by"]) == ("ok", dtype, "certified"), row
+        assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+    assert refused["status"] == "refused"
+    assert "fastest other" in tables.markdown("?", study.measures, rows, "")
+
+
+def test_a_roofline_is_in_the_row_of_backprop(tmp_path):
+    rows = run(read_study(declare(tmp_path, 'name = "backprop"', COMPLEX, measures=("speed", "roofline"))), tmp_path)
+    assert [row["status"] for row in rows] == ["ok", "ok"], rows
+    assert ["roofline_fraction" in row for row in rows] == [True, False]
+
+
+def test_where_only_time_is_asked_for_few_samples_are_certified(tmp_path, monkeypatch):
+    monkeypatch.setattr("difflab.study.cells.MOST_CERTIFIED", 100)
+    monkeypatch.setattr("difflab.study.cells.FEW_SAMPLES", 3)
+    (cell,) = cells(read_study(declare(tmp_path, 'name = "backprop"', measures=("speed",))))
+    worker.make_reference(certified_task(cell), tmp_path / "reference.npz")
+    row = worker.run_cell(cell, tmp_path / "reference.npz")
+    assert (row["status"], cell.task.batch) == ("ok", 8)
+    assert row["verified_by"] == "certified at batch 3, agreement with Handwritten at batch 8"
+
+
+def test_more_samples_than_there_are_come_again(tmp_path):
+    path = declare(tmp_path, CENTRAL)
+    path.write_text(path.read_text().replace("batch = 8", "batch = 2000"))
+    (cell,) = cells(read_study(path))
+    _, _, x, y = problem(cell.task)
+    assert (len(x), len(y)) == (2000, 2000)
+    assert np.array_equal(x[1797:], x[:203])
+
+
 def of_task(tmp_path, backend, *measures):
     (cell,) = cells(read_study(declare(tmp_path, backend, measures=measures)))
     return cell, tmp_path / "reference.npz"
@@ -112,6 +150,8 @@ def test_only_what_is_asked_for_is_made(tmp_path):
         (CERTIFIED, ["speed"], ["backprop"]),
         (CENTRAL, ["agreement"], ["backprop"]),
         ('name = "backprop"', ["speed"], ["backprop"]),
+        ('name = "handwritten"', ["contest"], ["backprop"]),
+        (CENTRAL, ["contest"], []),
     ],
 )
 def test_kernels_are_compiled_before_the_cells_that_run_them(tmp_path, backend, measures, compiled):
@@ -137,10 +177,10 @@ def test_figures_that_could_not_be_made_leave_no_row(tmp_path, monkeypatch):
 def test_memory_is_that_of_the_process_itself():
     """Not of the one it was started from, which may have held more."""
     held = np.ones(50_000_000)
-    code = "from difflab.study.worker import _peak_bytes; print(_peak_bytes())"
+    code = "from difflab.study.process import peak_bytes; print(peak_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 10_000_000 < int(done.stdout) < held.nbytes
-    assert worker._peak_bytes() > held.nbytes
+    assert process.peak_bytes() > held.nbytes
 
 
 def test_a_forecast_beyond_the_limit_is_a_row_that_says_so(tmp_path):

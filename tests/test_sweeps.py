@@ -1,17 +1,27 @@
 """Compiled sweeps: those of the naive twin, no stale state, within bounds, plain Python too, and never cached stale."""
 
+import errno
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
 import naive
 import numpy as np
 import pytest
+from numba import types
+from numba.core import compiler
 
 import difflab as dl
+from difflab.kernels import layout, products, target
+from difflab.kernels.layout import words
 
 
 TESTS = Path(__file__).parent
@@ -97,6 +107,51 @@ def test_strided_arguments_give_the_answer_of_contiguous_ones():
     assert (prepared.value_and_gradient(*wide)[1] == prepared.value_and_gradient(theta, x, y)[1]).all()
 
 
+# --- products of matrices ---
+
+SIZES = [(1, 1, 1), (5, 3, 2), (1, 7, 600), (7, 1, 300), (97, 19, 257), (6, 40, 5), (200, 33, 12)]
+"""Rows, columns and terms: below and above what is gone through at a time."""
+
+PRODUCTS: dict[str, Callable[[int], Callable]] = {
+    "in order": lambda item: products.in_order(item, False),
+    "in order, fused": lambda item: products.in_order(item, True),
+    "by BLAS": products.by_blas,
+    "in plain Python": products.in_plain_python,
+}
+
+
+def started(out: np.ndarray, start: str) -> tuple[int, int, np.ndarray]:
+    """Where a product starts from, the bytes between the rows of that, and the numbers there."""
+    zeros = np.zeros_like(out)
+    if start == "zeros":
+        return 0, 0, zeros
+    if start == "what is there":
+        return out.ctypes.data, out.strides[0], out.copy()
+    numbers = np.arange(1, out.size + 1).reshape(out.shape).astype(out.dtype)
+    if start == "one row for all":
+        numbers[:] = numbers[0]
+        return numbers.ctypes.data, 0, numbers
+    return numbers.ctypes.data, numbers.strides[0], numbers
+
+
+@dtypes
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("start", ["zeros", "what is there", "one row for all", "rows of its own"])
+def test_every_product_is_that_of_numpy(name, dtype, start):
+    """Of whole numbers, so that no order of sums and no rounding matters."""
+    rng, item = np.random.default_rng(0), np.dtype(dtype).itemsize
+    multiply = PRODUCTS[name](item)
+    for (rows, columns, terms), turned_a, turned_b in itertools.product(SIZES, (0, 1), (0, 1)):
+        shapes = (rows, terms), (terms, columns), (rows, columns)
+        a, b, out = (rng.integers(-9, 10, shape).astype(dtype) for shape in shapes)
+        left, right = (np.ascontiguousarray(m.T if turned else m) for m, turned in ((a, turned_a), (b, turned_b)))
+        scratch = np.empty(products.scratch_size(columns, terms), dtype)
+        begin, step, base = started(out, start)
+        given = left.ctypes.data, turned_a, right.ctypes.data, turned_b, rows, columns, terms, scratch.ctypes.data
+        multiply(out.ctypes.data, begin, step, *given, np.dtype(dtype).type(0))
+        assert (out == base + a @ b).all(), (rows, columns, terms, turned_a, turned_b)
+
+
 KERNEL_CHECK = """
 from test_sweeps import *
 
@@ -114,7 +169,7 @@ def child(script: str, *paths: Path, **environment: str) -> str:
     """What a script prints in a process of its own."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))} | environment
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=paths[0], env=env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=paths[0], env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -127,57 +182,208 @@ def test_kernels_are_plain_python_too():
     assert child(KERNEL_CHECK, TESTS, PACKAGE.parent, NUMBA_DISABLE_JIT="1", DIFFLAB_NO_CACHE="1") == "checked None 1\n"
 
 
+# --- code that is kept ---
+
 FIRST_GRADIENT = """
-import json, numpy, difflab
-from difflab.kernels import sweeps, target
+import json, numpy
+from numba.core import compiler
+
+compiled, compile_extra = [], compiler.compile_extra
+
+def counted(*arguments, **options):
+    compiled.append(arguments)
+    return compile_extra(*arguments, **options)
+
+compiler.compile_extra = counted
+
+import difflab
+from difflab.kernels import target
 
 net = difflab.MLP.dense([2, 3, 2], hidden="tanh", loss="squared_error")
 gradient = difflab.Backprop().prepare(net).value_and_gradient(net.init(0), numpy.ones((4, 2)), numpy.zeros((4, 2)))[1]
-stats = sweeps.value_and_gradient.stats
 print(json.dumps({
     "package": difflab.__file__,
-    "hits": sum(stats.cache_hits.values()),
-    "misses": sum(stats.cache_misses.values()),
+    "compiled": len(compiled),
     "directory": str(target.cache_directory()),
     "gradient": gradient.tolist(),
 }))
 """
 
 
-@pytest.fixture(scope="module")
-def lives(tmp_path_factory):
-    """First gradients of three processes: fresh, again, and after a rule was edited; two of them compile."""
-    home = tmp_path_factory.mktemp("home")
-    package = home / "difflab"
-    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+class Home(NamedTuple):
+    """A copy of the package, whose processes keep their code beside it."""
 
-    def first_gradient() -> dict:
-        found = json.loads(child(FIRST_GRADIENT, home, XDG_CACHE_HOME=str(home / "cache")))
-        assert Path(found["package"]).parent == package
+    folder: Path
+
+    @property
+    def package(self) -> Path:
+        return self.folder / "difflab"
+
+    def first_gradient(self) -> dict:
+        found = json.loads(child(FIRST_GRADIENT, self.folder, XDG_CACHE_HOME=str(self.folder / "cache")))
+        assert Path(found["package"]).parent == self.package
         return found
 
-    fresh, again = first_gradient(), first_gradient()
-    rules = package / "primitives" / "activations.py"
+    def kept(self) -> list[Path]:
+        return sorted(file for file in (self.folder / "cache").rglob("*") if file.is_file())
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Home:
+    made = Home(tmp_path_factory.mktemp("home"))
+    shutil.copytree(PACKAGE, made.package, ignore=shutil.ignore_patterns("__pycache__"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def first_two(home) -> list[dict]:
+    """First gradients of two processes at once, which find nothing that is kept."""
+    with ThreadPoolExecutor() as pool:
+        return [life.result() for life in [pool.submit(home.first_gradient) for _ in range(2)]]
+
+
+def expected_gradient() -> list[float]:
+    net = dl.MLP.dense([2, 3, 2], hidden="tanh", loss="squared_error")
+    return dl.Backprop().prepare(net).value_and_gradient(net.init(0), np.ones((4, 2)), np.zeros((4, 2)))[1].tolist()
+
+
+def test_two_first_processes_at_once_compile_and_keep_their_code(home, first_two):
+    assert all(life["compiled"] for life in first_two)
+    assert [life["gradient"] for life in first_two] == [expected_gradient()] * 2
+    assert {file.suffix for file in home.kept()} == {".machine", ".nbi", ".nbc"}
+
+
+def test_a_later_process_compiles_nothing(home, first_two):
+    before = home.kept()
+    again = home.first_gradient()
+    assert (again["compiled"], again["directory"]) == (0, first_two[0]["directory"])
+    assert again["gradient"] == first_two[0]["gradient"]
+    assert home.kept() == before
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "emptied": lambda content: b"",
+    "of garbage": lambda content: bytes(range(256)) * (len(content) // 256 + 1),
+    "with a bit flipped": lambda content: with_flipped_bit(content, len(content) // 2),
+    "with a bit flipped at its end": lambda content: with_flipped_bit(content, len(content) - 1),
+}
+
+
+def with_flipped_bit(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def damage(file: Path, how: str) -> None:
+    file.write_bytes(DAMAGES[how](file.read_bytes()))
+
+
+def test_damage_to_all_that_is_kept_costs_one_process_time_and_nothing_else(home, first_two):
+    for file, how in zip(home.kept(), itertools.cycle(DAMAGES), strict=False):
+        damage(file, how)
+    mending, mended = home.first_gradient(), home.first_gradient()
+    assert mending["compiled"] >= first_two[0]["compiled"]
+    assert mended["compiled"] == 0
+    assert [mending["gradient"], mended["gradient"]] == [expected_gradient()] * 2
+
+
+def test_an_edited_rule_never_meets_the_old_code(home, first_two):
+    rules = home.package / "primitives" / "activations.py"
     right, wrong = "return 4.0 * tail / (", "return 4.004 * tail / ("
     assert rules.read_text().count(right) == 1
     rules.write_text(rules.read_text().replace(right, wrong))
-    return {"fresh": fresh, "again": again, "edited": first_gradient()}
-
-
-def test_first_process_compiles_and_keeps_its_code(lives):
-    assert (lives["fresh"]["hits"], lives["fresh"]["misses"]) == (0, 1)
-    assert list(Path(lives["fresh"]["directory"]).rglob("*.nbc"))
-
-
-def test_second_process_compiles_nothing(lives):
-    assert (lives["again"]["hits"], lives["again"]["misses"]) == (1, 0)
-    assert lives["again"]["gradient"] == lives["fresh"]["gradient"]
-
-
-def test_an_edited_rule_never_meets_the_old_code(lives):
-    assert lives["edited"]["directory"] != lives["fresh"]["directory"]
-    assert lives["edited"]["misses"] == 1
-    before, after = (np.array(lives[life]["gradient"]) for life in ("fresh", "edited"))
+    edited = home.first_gradient()
+    assert edited["directory"] != first_two[0]["directory"]
+    assert edited["compiled"]
+    before, after = (np.array(life["gradient"]) for life in (first_two[0], edited))
     # The slope of tanh went up by one thousandth, to the few roundings of either; the output layer does not see it.
     assert np.abs(after[:9] / before[:9] - 1.001).max() <= 16 * np.finfo(float).eps
     assert (after[9:] == before[9:]).all()
+
+
+def next_of(row, state, zero):
+    """A step that puts behind a number the next one."""
+    numbers = words(row, 2)
+    numbers[1] = numbers[0] + 1
+
+
+def doubled(number):
+    return number + number
+
+
+def is_right() -> bool:
+    """Whether a step and a door do what they should, compiled or kept."""
+    numbers = np.array([41, 0])
+    code = target.address("next", next_of, (types.int64, types.int64, types.float64))
+    layout.call(code, (numbers.ctypes.data, 0, 0.0))
+    return numbers.tolist() == [41, 42] and target.entry_point((types.int64,))(doubled)(21) == 42
+
+
+@pytest.fixture
+def directory(monkeypatch, tmp_path) -> Path:
+    """Where code of this test is kept."""
+    monkeypatch.setattr(target, "cache_directory", lambda: tmp_path / "kept")
+    monkeypatch.delenv("DIFFLAB_NO_CACHE", raising=False)
+    return tmp_path / "kept"
+
+
+def counted(monkeypatch) -> list:
+    """What is compiled from now on."""
+    compiled, compile_extra = [], compiler.compile_extra
+    monkeypatch.setattr(compiler, "compile_extra", lambda *a, **k: compiled.append(a) or compile_extra(*a, **k))
+    return compiled
+
+
+@pytest.mark.parametrize("suffix", [".machine", ".nbi", ".nbc"])
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damaged_code_is_never_run_and_soon_mended(directory, monkeypatch, how, suffix):
+    assert is_right()
+    (file,) = directory.rglob(f"*{suffix}")
+    damage(file, how)
+    assert is_right()
+    compiled = counted(monkeypatch)
+    assert is_right()
+    assert not compiled
+
+
+def test_kept_code_without_its_symbol_is_made_anew(directory):
+    assert is_right()
+    (file,) = directory.glob("*.machine")
+    machine = target._kept(file)
+    target._keep(file, msgspec.structs.replace(machine, symbol="elsewhere"))
+    assert is_right()
+    assert target._kept(file).symbol != "elsewhere"
+
+
+def test_a_directory_that_cannot_be_is_done_without(directory, tmp_path):
+    (tmp_path / "kept").write_text("in the way")
+    assert is_right()
+    assert list(tmp_path.iterdir()) == [directory]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes where it likes")
+def test_a_directory_that_cannot_be_written_is_done_without(directory):
+    directory.mkdir(mode=0o500)
+    assert is_right()
+    assert not list(directory.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_a_directory_of_someone_else_is_not_trusted(directory):
+    assert is_right()
+    before = sorted(directory.rglob("*"))
+    (file,) = directory.glob("*.machine")
+    file.write_bytes(b"")
+    os.chown(directory, 12345, 12345)
+    assert is_right()
+    assert sorted(directory.rglob("*")) == before
+    assert not file.read_bytes()
+
+
+def test_a_full_disk_costs_time_and_nothing_else(directory, monkeypatch):
+    def full(file: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert is_right()
+    assert not list(directory.glob("*.machine*"))

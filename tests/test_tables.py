@@ -291,3 +291,71 @@ def test_names_say_where_a_network_is_differentiated():
     assert [tables.network_name(usual | change) for change in changes] == [
         "4-3-10 tanh", "4-3-10 tanh scale 20", "4-3-10 tanh x_shift -0.5", "4-3-10 tanh y_shift 1e+06",
     ]  # fmt: skip
+
+
+CONTEST = {
+    "network": "4-8-8-3",
+    "hidden": "tanh",
+    "parameters": 139,
+    "method": "Jax('float64')",
+    "status": "ok",
+    "dtype": "float64",
+    "threads": 1,
+    "gradient_seconds": 5e-5,
+    "primal_seconds": 2e-5,
+    "backprop_seconds": 5e-6,
+    "ratio": 10.2,
+    "ratio_low": 9.9,
+    "ratio_high": 10.5,
+    "first_call_seconds": 1.5,
+    "peak_bytes": 250_000_000,
+    "rounds": 41,
+}
+SLOWER = {"method": "Casadi()", "ratio": 0.5, "ratio_low": 0.4, "ratio_high": 0.6}
+
+
+def test_a_contest_shows_how_many_times_faster_backprop_is():
+    found = shown(CONTEST, ("contest",))
+    assert [found[title] for title in ("÷ primal", "÷ backprop", "interval", "first call s", "process MB")] == [
+        "2.5", "10.2", "9.9 … 10.5", "1.5", "250",
+    ]  # fmt: skip
+    refused = shown({"network": "4-3", "parameters": 1, "method": "Casadi()", "status": "refused"}, ("contest",))
+    assert (refused["÷ backprop"], refused["interval"]) == (tables.MISSING, tables.MISSING)
+
+
+def test_the_fastest_other_of_every_network_dtype_and_number_of_threads_is_found():
+    rows = [
+        CONTEST,
+        CONTEST | SLOWER,
+        CONTEST | {"dtype": "float32"},
+        CONTEST | {"threads": 2, "ratio": 1.01, "ratio_low": 0.99, "ratio_high": 1.02},
+        CONTEST | {"method": "Backprop('float64')", "ratio": 0.1},
+        {"network": "4-8-8-3", "parameters": 139, "method": "Torch('float64')", "status": "wrong"},
+    ]
+    lines = tables.fastest_others(rows)[2:]
+    assert [line.split(" | ")[1:4] + line.removesuffix(" |").split(" | ")[-1:] for line in lines] == [
+        ["float64", "1", "Casadi()", "Backprop is slower"],
+        ["float32", "1", "Jax('float64')", "Backprop is faster"],
+        ["float64", "2", "Jax('float64')", "no difference"],
+    ]
+    assert "\n".join(lines) in tables.markdown("?", ["contest"], rows, "")
+    assert tables.fastest_others(tables.from_csv(io.StringIO(tables.csv(rows))))[2:] == lines
+    assert tables.fastest_others(rows[4:]) == ["No other method could be timed."]
+
+
+def test_shares_of_the_roofline_are_in_percent():
+    row = {"floor_fraction": 0.8, "roofline_fraction": 0.5, "gemm_flops_per_second": 6e10}
+    found = shown(CONTEST | row, ("roofline",))
+    assert [found[title] for title in ("of floor %", "of roofline %", "BLAS GFLOP/s")] == ["80", "50", "60"]
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("64-32-10", "64-32-10"),
+        ("64-" + "32-" * 8 + "10", "64-" + "32-" * 8 + "10"),
+        ("64-" + "32-" * 16 + "10", "64-(32×16)-10"),
+    ],
+)
+def test_many_equal_widths_in_a_row_are_counted(label, name):
+    assert tables.network_name({"network": label}) == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 MAX_HESSIAN = 4096
 """Parameters of a network whose full Hessian may be asked for: 134 MB of float64."""
 
+KINDS: dict[str, Kind] = {"value": "value", "value_and_gradient": "gradient", "hvp": "hvp"}
+"""Sweeps that are one call, and what their plans are for."""
+
 CHUNK = 256
 """Samples whose gradients are added up before they meet those of others, if results are to be reproducible."""
 
-WORTH_A_THREAD = 1 << 20
+WORTH_A_THREAD = 1 << 23
 """Operations of products that a thread should have at least, as it takes some time to start."""
 
 
@@ -85,11 +89,14 @@ class PreparedBackprop(Prepared):
         self._layout, self._plans, self._sweeps = layout, plans, sweeps
         self._made: dict[tuple[Any, ...], Plan] = {}
         self._dtype = np.dtype(backend.dtype)
-        self._gradient = sweeps.door(sweeps.value_and_gradient, backend.dtype)
-        self._of_classes: Any = None
+        self._doors: dict[tuple[str, int], Any] = {}
+        self._words: dict[str, np.ndarray] = {}
         self.facts["gradient_ops"] = sweep_operations(net.program)
         self.facts["primal_calls"] = 1
-        self._words = self._plan("gradient", 1).words
+        for sweep in ("value_and_gradient", "value"):
+            self._plan(KINDS[sweep], 1)
+            self._open(sweep, 2)
+        sweeps.door(sweeps.run, backend.dtype)
 
     def value_and_gradient(
         self,
@@ -104,19 +111,40 @@ class PreparedBackprop(Prepared):
         The compiled sweep looks at its arguments itself. Where it does not like what it sees, or finds, all is looked
         at again at leisure: to say why, or because it was asked for.
         """
-        if self._is_direct and theta.__class__ is x.__class__ is y.__class__ is np.ndarray:
-            made = np.empty(self.net.n_params, self._dtype) if out is None else out
-            if made.__class__ is np.ndarray:
-                try:
-                    value = (self._gradient if y.ndim == 2 else self._of_classes)(self._words, theta, x, y, made)
-                    if value - value == 0:
-                        return value, made
-                except TypeError:
-                    pass
-        value, made = super().value_and_gradient(theta, x, y, out, allow_nonfinite)
-        if y.ndim == 1 and self._of_classes is None:
-            self._of_classes = self._sweeps.door(self._sweeps.value_and_gradient, self.backend.dtype, "classes")
-        return value, made
+        if out is None:
+            out = np.empty(self.net.n_params, self._dtype)
+        value = self._at_once("value_and_gradient", theta, x, y, out)
+        if value - value == 0:
+            return value, out
+        return super().value_and_gradient(theta, x, y, out, allow_nonfinite)
+
+    def value(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, allow_nonfinite: bool = False) -> float:
+        """The loss of a batch; arguments as for :meth:`value_and_gradient`."""
+        value = self._at_once("value", theta, x, y)
+        return value if value - value == 0 else super().value(theta, x, y, allow_nonfinite)
+
+    def _at_once(self, sweep: str, *arguments: np.ndarray) -> float:
+        """The loss from one call of a compiled sweep, or NaN where all must be looked at again, at leisure."""
+        for array in arguments:
+            if array.__class__ is not np.ndarray:
+                return math.nan
+        try:
+            if len(arguments[1]) > self._most_at_once:
+                return math.nan
+            return self._doors[sweep, arguments[2].ndim](self._words[sweep], *arguments)
+        except TypeError:
+            return math.nan
+        except KeyError:
+            return self._at_once(sweep, *arguments) if self._open(sweep, arguments[2].ndim) else math.nan
+
+    def _open(self, sweep: str, ndim: int) -> bool:
+        """Have a sweep at hand, for targets in rows (2) or as indices of classes (1), if one call of it is all."""
+        if not self._most_at_once or ndim not in (1, 2):
+            return False
+        door = self._sweeps.door(getattr(self._sweeps, sweep), self.backend.dtype, "rows" if ndim == 2 else "classes")
+        self._doors[sweep, ndim] = door
+        self._words.setdefault(sweep, self._plan(KINDS[sweep], 1).words)
+        return True
 
     def input_gradient(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The gradient of the loss of the batch with respect to x, (batch, n_inputs)."""
@@ -199,9 +227,15 @@ class PreparedBackprop(Prepared):
         x_dot : (batch, n_inputs), or None for zeros
         """
         self._check_twice_differentiable()
-        arguments, out = self._checked(theta, x, y), np.empty(self.net.n_params, self._dtype)
-        plan, along = self._plan("hvp", len(x)), self._direction(theta, x, theta_dot, x_dot)
-        self._run(plan, arguments, GRADIENT=arguments.out, GRADIENT_DOT=out, **along)
+        out = np.empty(self.net.n_params, self._dtype)
+        if x_dot is None:
+            value = self._at_once("hvp", theta, x, y, theta_dot, out)
+            if value - value == 0:
+                return out
+        arguments, along = self._checked(theta, x, y), self._direction(theta, x, theta_dot, x_dot)
+        plan = self._plan("hvp", len(x))
+        self._words["hvp"] = plan.words
+        self._run(plan, arguments, GRADIENT_DOT=out, **along)
         return self._finite("the Hessian-vector product", out)
 
     def gauss_newton_product(
@@ -226,7 +260,7 @@ class PreparedBackprop(Prepared):
         plan, axis = self._plan("hvp", len(x)), np.zeros(n, self._dtype)
         for i in range(n):
             axis[i] = 1
-            self._run(plan, arguments, GRADIENT=arguments.out, GRADIENT_DOT=made[i], THETA_DOT=axis)
+            self._run(plan, arguments, GRADIENT_DOT=made[i], THETA_DOT=axis)
             axis[i] = 0
         return self._finite("the Hessian", made)
 
@@ -250,15 +284,19 @@ class PreparedBackprop(Prepared):
         return made
 
     def _check_twice_differentiable(self) -> None:
+        if ("hvp", 2) in self._doors:
+            return
         for step in self.net.program.instructions:
             row = ACTIVATIONS.get(str(step.function))
             if row is not None and row.second_derivative is None:
                 raise ValueError(f"{row.name} must have a second derivative for a Hessian, got none; register one")
 
     @cached_property
-    def _is_direct(self) -> bool:
-        """Whether one call of the sweep is all there is to do."""
-        return self.backend.threads == 1 and self.backend.mode == "fast" and not self._uses_blas
+    def _most_at_once(self) -> float:
+        """Samples of a batch for which one call of a sweep is all there is to do."""
+        if self.backend.mode == "reproducible" or self._uses_blas:
+            return 0
+        return math.inf if self.backend.threads == 1 else (2 * WORTH_A_THREAD - 1) // (6 * self.net.n_params)
 
     @cached_property
     def _uses_blas(self) -> bool:
@@ -294,14 +332,16 @@ class PreparedBackprop(Prepared):
             plan.words[:] = before
 
     def _value(self, arguments: Arguments) -> float:
-        return self._run(self._plan("value", len(arguments.x)), arguments)
+        plan = self._plan("value", len(arguments.x))
+        self._words["value"] = plan.words
+        return self._run(plan, arguments)
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
         chunks = self._chunks(len(arguments.x))
         if len(chunks) > 1:
             return self._in_chunks(arguments, chunks)
         plan = self._plan("gradient", len(arguments.x))
-        self._words = plan.words
+        self._words["value_and_gradient"] = plan.words
         return self._run(plan, arguments, GRADIENT=arguments.out)
 
     def _chunks(self, batch: int) -> list[slice]:
@@ -310,7 +350,7 @@ class PreparedBackprop(Prepared):
             return [slice(0, batch)]
         size = CHUNK
         if self.backend.mode == "fast":
-            worth = max(1, batch * self.net.n_params * 6 // WORTH_A_THREAD)
+            worth = max(1, 6 * batch * self.net.n_params // WORTH_A_THREAD)
             size = -(-batch // min(self.backend.threads, worth, batch))
         return [slice(begin, begin + size) for begin in range(0, batch, size)]
 
@@ -320,7 +360,7 @@ class PreparedBackprop(Prepared):
         parts = self.net.program.divisor(len(arguments.x))
         buffers = [np.empty_like(arguments.out) for _ in range(workers)]
         plans = [self._plan("gradient", 1, self.net.program.without_totals, name=k) for k in range(workers)]
-        whole, value = self._plan("gradient", 1), 0.0
+        whole, value, out = self._plan("gradient", 1), 0.0, arguments.out
 
         def work(k: int, chunk: int) -> float:
             plan = plans[k] if chunk else whole
@@ -334,9 +374,9 @@ class PreparedBackprop(Prepared):
                 for k, found in enumerate(values):
                     value = value + found if first + k else found
                     if first + k:
-                        arguments.out += buffers[k]
+                        out += buffers[k]
                     else:
-                        arguments.out[:] = buffers[k]
+                        out[:] = buffers[k]
         return value
 
     @cached_property

@@ -25,7 +25,7 @@ def _function(name: str) -> Callable:
         return single(x) if isinstance(x, np.float32) else double(np.float64(x))
 
     @overload(stub, strict=False, jit_options={"forceinline": True, "error_model": "numpy", "nogil": True})
-    def _choose(x):  # type: ignore[no-untyped-def]
+    def _choose(x):
         if x == types.float32:
             return lambda x: single(x)
         return lambda x: double(np.float64(x))

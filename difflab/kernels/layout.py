@@ -60,7 +60,7 @@ KEEPS_INPUT, KEEPS_OTHER, KEEPS_FIRST, KEEPS_SECOND, HAS_NO_BAR = 1, 2, 4, 8, 16
 
 
 @intrinsic
-def _pointer(typing, address, like):  # type: ignore[no-untyped-def]
+def _pointer(typing, address, like):
     """An address as a pointer to numbers of the type of ``like``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -70,7 +70,7 @@ def _pointer(typing, address, like):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _call(typing, code, arguments):  # type: ignore[no-untyped-def]
+def _call(typing, code, arguments):
     """Call compiled code at an address with a tuple of arguments; an error in it is passed on."""
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
@@ -91,7 +91,8 @@ if numba.config.DISABLE_JIT:
         dtype = np.dtype(type(zero))
         if size == 0:
             return np.empty(0, dtype)
-        return np.frombuffer((ctypes.c_char * int(size * dtype.itemsize)).from_address(int(address)), dtype)
+        memory: Any = (ctypes.c_char * int(size * dtype.itemsize)).from_address(int(address))
+        return np.frombuffer(memory, dtype)
 
     def matrix(address: int, rows: int, columns: int, zero: Any) -> np.ndarray:
         return array(address, rows * columns, zero).reshape(rows, columns)
@@ -117,7 +118,7 @@ else:
 
 
 @intrinsic
-def _start_of(typing, numbers):  # type: ignore[no-untyped-def]
+def _start_of(typing, numbers):
     """Where the numbers of an array start."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -18,6 +18,7 @@ from difflab.kernels.layout import (
     DOTS,
     FIRST,
     FORWARD,
+    GRADIENT,
     HAS_NO_BAR,
     INPUT,
     INPUT_WIDTH,
@@ -165,7 +166,9 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     state[OUTPUTS] = _starts(program)[program.outputs if _has_loss(program) else -2]
     state[PRODUCT], state[RUN] = _product(choice), _run(choice)
     state[DIVISOR], state[IS_STRICT] = 0 if program.reduction == "mean" else 1, 1
-    plan = Plan(np.concatenate([state, table.ravel()]), (*work, scratch, losses, constants), None)
+    gradient = np.empty(n_params if choice.kind == "hvp" else 0, dtype)
+    state[GRADIENT] = gradient.ctypes.data
+    plan = Plan(np.concatenate([state, table.ravel()]), (*work, scratch, losses, constants, gradient), None)
     if not needs_all_samples(program):
         return plan
     plan.words[ONLY_BATCH] = samples
@@ -191,7 +194,9 @@ def _starts(program: Program) -> np.ndarray:
 
 
 def _tile(program: Program, columns: int, item: int) -> int:
-    weights = [step.width * program.widths[step.inputs[0]] for step in program.instructions if step.operation == "affine"]
+    weights = [
+        step.width * program.widths[step.inputs[0]] for step in program.instructions if step.operation == "affine"
+    ]
     if max(weights, default=0) > LARGE_WEIGHT:
         return MOST_TILE
     return int(np.clip(CACHE_BYTES // (2 * columns * item), LEAST_TILE, MOST_TILE))
@@ -319,7 +324,7 @@ def _of_addresses(function: Step) -> Step:
     """The step as a function of where row and state lie."""
     step = numba.njit(error_model="numpy", nogil=True)(function)
 
-    def at(row, state, zero):  # type: ignore[no-untyped-def]
+    def at(row, state, zero):
         step(words(row, N_COLUMNS), words(state, N_STATE), zero)
 
     return at

@@ -26,8 +26,10 @@ HEIGHTS = (6, 4, 2, 1)
 
 ROWS = HEIGHTS[0]
 
-WIDTHS = {8: (8, 4, 2, 1, 1), 4: (16, 8, 4, 2, 1)}
-"""Columns of such tiles, by the bytes of a number: two registers of 256 bits, and what is left over."""
+_LANES = 128 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 64
+
+WIDTHS = {item: (_LANES // item, _LANES // item // 2, _LANES // item // 4, 2, 1) for item in (8, 4)}
+"""Columns of such tiles, by the bytes of a number: two vectors of the processor, and what is left over."""
 
 DEPTH = 256
 """Terms that are gone through at a time: so many of a strip of columns stay in the first cache."""
@@ -35,8 +37,11 @@ DEPTH = 256
 HEIGHT = 96
 """Rows that are gone through at a time: so many, of ``DEPTH`` terms, stay in the second cache."""
 
-OWN_TERMS = 1 << 23
-"""Up to so many products of numbers own loops are at least as fast as BLAS."""
+OWN_TERMS = 1 << 28
+"""Up to so many products of numbers own loops are about as fast as BLAS, or faster."""
+
+ALIAS = 1024
+"""Rows at multiples of so many bytes meet in a few sets of the first cache."""
 
 RESIDENT = 1 << 14
 """Bytes up to which a factor is read as it lies: what is spread over more is packed, as it would not stay in the first
@@ -52,7 +57,7 @@ def _tile(rows: int, width: int, fused: bool) -> Any:
     """
 
     @intrinsic
-    def tile(typing, out, out_row, start, start_row, left, left_row, left_term, right, right_term, terms, zero):  # type: ignore[no-untyped-def]
+    def tile(typing, out, out_row, start, start_row, left, left_row, left_term, right, right_term, terms, zero):
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             number = context.get_value_type(signature.args[-1])
             _generate_tile(context, builder, number, arguments, rows, width, fused)
@@ -226,7 +231,7 @@ def in_order(item: int, fused: bool) -> Any:
         left_turned, pitch = turned != 0, columns * item
         lefts, rights = array(left, rows * terms, zero), array(right, columns * terms, zero)
         left_row, left_term = (item, rows * item) if left_turned else (terms * item, item)
-        packs_left = columns >= 2 * item and ROWS * left_row + DEPTH * left_term > RESIDENT
+        packs_left = (left_turned or left_row % ALIAS == 0) and ROWS * left_row + DEPTH * left_term > RESIDENT
         for begin in range(0, terms, DEPTH):
             depth = min(DEPTH, terms - begin)
             packs = right_turned != 0 or depth * pitch > RESIDENT
@@ -270,7 +275,7 @@ def _blas(name: str) -> Any:
     llvmlite.binding.add_symbol(symbol, get_cython_function_address("scipy.linalg.cython_blas", name))
 
     @intrinsic
-    def gemm(typing, turn_a, turn_b, m, n, k, a, lda, b, ldb, adds, c, ldc):  # type: ignore[no-untyped-def]
+    def gemm(typing, turn_a, turn_b, m, n, k, a, lda, b, ldb, adds, c, ldc):
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             whole, letter = ir.IntType(32), ir.IntType(8)
             one, zero = ir.Constant(number, 1.0), ir.Constant(number, 0.0)
@@ -345,7 +350,7 @@ def by_blas(item: int) -> Any:
 def in_plain_python(item: int) -> Any:
     """The same product by NumPy, for the build that nothing compiles."""
 
-    def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):  # type: ignore[no-untyped-def]
+    def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
         made = matrix(out, rows, columns, zero)
         a = matrix(left, terms, rows, zero).T if left_turned else matrix(left, rows, terms, zero)
         b = matrix(right, columns, terms, zero).T if right_turned else matrix(right, terms, columns, zero)

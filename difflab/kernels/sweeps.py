@@ -1,7 +1,7 @@
 """Sweeps over a program: one loop over a table of addresses, whatever is to be found.
 
 Samples go through in tiles whose values stay in a cache. For each tile the steps of every instruction run forward and,
-where cotangents are wanted, in reverse: threaded code [Bell 1973], compiled step by step, and only what a network needs.
+where cotangents are wanted, in reverse: threaded code [Bell 1973], compiled step by step, as a network needs them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from difflab.kernels.layout import (
     DOTS,
     FORWARD,
     GRADIENT,
+    GRADIENT_DOT,
     GRADIENT_STEP,
     IS_CLASSES,
     IS_FIRST,
@@ -42,6 +43,7 @@ from difflab.kernels.layout import (
     RUN,
     TANGENT,
     THETA,
+    THETA_DOT,
     TILE,
     TOTAL,
     VALUES,
@@ -117,7 +119,7 @@ def _run_tile(plan, begin, zero):
             call(plan[at + REVERSE_TANGENT], (row, state, zero))
 
 
-def run_plan(address, size, zero):  # type: ignore[no-untyped-def]
+def run_plan(address, size, zero):
     """All tiles; the loss is left behind the sums. With ``GRADIENT_STEP`` every sample has a gradient of its own."""
     plan = words(address, size)
     losses = reals(plan[LOSSES], 3)
@@ -187,7 +189,7 @@ def _are_apart(a, b):
     return end <= address_of(b) or address_of(b) + b.size * b.itemsize <= begin
 
 
-def value_and_gradient(plan, theta, x, y, out):  # type: ignore[no-untyped-def]
+def value_and_gradient(plan, theta, x, y, out):
     """The loss of a batch; fills ``out`` with the gradient.
 
     NaN for arguments that are not as they must be, and, if the plan is strict, for anything that is not finite.
@@ -210,7 +212,7 @@ def value_and_gradient(plan, theta, x, y, out):  # type: ignore[no-untyped-def]
     return loss
 
 
-def value(plan, theta, x, y):  # type: ignore[no-untyped-def]
+def value(plan, theta, x, y):
     """The loss of a batch; otherwise as :func:`value_and_gradient`."""
     if not _takes(plan, theta, x, y):
         return np.nan
@@ -218,7 +220,21 @@ def value(plan, theta, x, y):  # type: ignore[no-untyped-def]
     return _run(plan, theta[0] * 0)
 
 
-def run(plan, zero):  # type: ignore[no-untyped-def]
+def hvp(plan, theta, x, y, theta_dot, out):
+    """The loss; fills ``out`` with the Hessian times ``theta_dot``; otherwise as :func:`value_and_gradient`."""
+    apart = _are_apart(out, theta) and _are_apart(out, x) and _are_apart(out, y) and _are_apart(out, theta_dot)
+    fits = apart and out.size == plan[N_PARAMS] and theta_dot.size == plan[N_PARAMS] and _takes(plan, theta, x, y)
+    if not fits or (plan[IS_STRICT] != 0 and not _is_finite(theta_dot)):
+        return np.nan
+    _start(plan, theta, x, y)
+    plan[THETA_DOT], plan[GRADIENT_DOT] = address_of(theta_dot), address_of(out)
+    loss = _run(plan, theta[0] * 0)
+    if plan[IS_STRICT] != 0 and not _is_finite(out):
+        return np.nan
+    return loss
+
+
+def run(plan, zero):
     """Whatever a plan is for, with all its addresses in place; the loss, if it has one."""
     return _run(plan, zero)
 
@@ -233,5 +249,5 @@ def door(function: Callable, dtype: str, targets: str = "rows") -> Any:
     if function is run:
         return entry_point((int64[::1], number))(function)
     y = number[:, ::1] if targets == "rows" else int64[::1]
-    out = (number[::1],) if function is value_and_gradient else ()
-    return entry_point((int64[::1], number[::1], number[:, ::1], y, *out))(function)
+    vectors = {value: 0, value_and_gradient: 1, hvp: 2}[function]
+    return entry_point((int64[::1], number[::1], number[:, ::1], y, *[number[::1]] * vectors))(function)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -138,13 +138,14 @@ def entry_point(*signatures: Any) -> Callable[[Callable], Any]:
     def build(function: Callable) -> Any:
         if numba.config.DISABLE_JIT:
             return function
-        if _is_caching():
+        for _ in range(2 if _is_caching() else 0):
             try:
                 return _eager(function, signatures, cache_directory())
             except Exception:
-                # Whatever is wrong with code that was kept, it can be made again.
+                # Whatever is wrong with code that was kept, it can be made and kept again.
                 for kept in cache_directory().rglob("*.nb[ic]"):
-                    kept.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        kept.unlink()
         return _eager(function, signatures, None)
 
     return build

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import math
 import warnings
 from abc import abstractmethod
@@ -19,6 +17,7 @@ from difflab.counting import primal_operations
 from difflab.errors import MissingExtra
 from difflab.network import MLP
 from difflab.number_systems import FLOAT64
+from difflab.peers.ready import is_installed, library
 from difflab.program import primal
 
 
@@ -53,7 +52,7 @@ class Peer(Backend):
     flags: ClassVar[bool] = False
 
     def unsupported(self, net: MLP) -> str | None:
-        return None if _is_there(self.module) else str(MissingExtra("estimates", self.module))
+        return None if is_installed(self.module) else str(MissingExtra("estimates", self.module))
 
     def _prepare(self, net: MLP) -> PreparedPeer:
         return PreparedPeer(net, self)
@@ -61,13 +60,6 @@ class Peer(Backend):
     @abstractmethod
     def differentiate(self, f: Callable[[float], float], at: float) -> Answer:
         """The derivative of ``f`` at a point; whatever it raises counts as no answer."""
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 class PreparedPeer(Prepared):
@@ -83,7 +75,7 @@ class PreparedPeer(Prepared):
 
     def __init__(self, net: MLP, backend: Peer) -> None:
         super().__init__(net, backend)
-        self.facts["library"] = f"{backend.package} {importlib.metadata.version(backend.package)}"
+        self.facts["library"] = library(backend.package)
         self._calls = 0
         self._latest: tuple[bytes, np.ndarray] | None = None
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from difflab.backends.arguments import Arguments
-from difflab.backends.contract import Backend, Prepared
-from difflab.enclosures.rounding import rounding_errors
-from difflab.layers import Dense
+from difflab.errors import known
 from difflab.network import MLP
+from difflab.peers.plain_dense import activations, weights_and_biases
+from difflab.peers.ready import Ready, Whole
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
@@ -41,22 +41,23 @@ def backprop(net: MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple
     y : (batch, n_outputs), or class indices (batch,)
     """
     weights, layers = _forward(net, theta, x)
+    names = activations(net)
     loss, delta = _softmax_cross_entropy(layers[-1], y)
     gradient: list[np.ndarray] = []
     for k in range(len(weights) - 1, -1, -1):
         gradient[:0] = [(delta.T @ layers[k]).ravel(), delta.sum(axis=0)]
         if k:
-            slope = _FORMS[_plain(net)[k - 1].activation][1]
+            slope = _FORMS[names[k - 1]][1]
             delta = (delta @ weights[k]) * slope(layers[k])
     return loss, np.concatenate(gradient)
 
 
 def _forward(net: MLP, theta: np.ndarray, x: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The weights, and the inputs with the activations of every layer."""
-    views = list(net.view(theta).values())
+    views = weights_and_biases(net, theta)
     weights, biases, made = views[::2], views[1::2], [x]
-    for layer, weight, bias in zip(_plain(net), weights, biases, strict=True):
-        made.append(_FORMS[layer.activation][0](made[-1] @ weight.T + bias))
+    for name, weight, bias in zip(activations(net), weights, biases, strict=True):
+        made.append(_FORMS[name][0](made[-1] @ weight.T + bias))
     return weights, made
 
 
@@ -74,48 +75,42 @@ def _softmax_cross_entropy(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndar
     return float((sums * np.log(total) - (y * z).sum(axis=1)).mean()), (sums[:, None] * p - y) / len(z)
 
 
-def _plain(net: MLP) -> list[Dense]:
-    """The dense layers with a weight and a bias of their own."""
-    return [layer for layer in net.layers if isinstance(layer, Dense) and layer.bias and not layer.share]
-
-
 @dataclass(frozen=True, repr=False)
-class Handwritten(Backend):
-    """NumPy in float64 by hand, for the networks of the textbooks."""
+class Handwritten(Whole):
+    """NumPy by hand, for the networks of the textbooks.
 
+    Parameters
+    ----------
+    dtype : ``"float64"`` or ``"float32"``
+    """
+
+    dtype: str = "float64"
     name = "handwritten"
+    module = "numpy"
+    package = "numpy"
 
-    def unsupported(self, net: MLP) -> str | None:
-        plain = _plain(net)
-        if len(plain) < len(net.layers):
-            return "only dense layers with a weight and a bias of their own are written by hand"
-        if unknown := [layer.activation for layer in plain if layer.activation not in _FORMS]:
-            return f"{unknown[0]} is not written by hand; known: {', '.join(sorted(_FORMS))}"
-        terms = net.loss, net.reduction, net.l1, net.l2, net.label_smoothing
-        if plain[-1].activation != "identity" or terms != ("softmax_cross_entropy", "mean", 0, 0, 0):
-            return "only the mean softmax cross-entropy of outputs without activation is written by hand"
-        return None
+    def __post_init__(self) -> None:
+        known(self.dtype, ("float64", "float32"), "dtype")
 
     def _prepare(self, net: MLP) -> PreparedHandwritten:
-        return PreparedHandwritten(net, self)
+        return PreparedHandwritten(net, self, self.dtype)
 
 
-class PreparedHandwritten(Prepared):
+class PreparedHandwritten(Ready):
     """Nothing to do in advance."""
 
-    def __init__(self, net: MLP, backend: Handwritten) -> None:
-        super().__init__(net, backend)
-        self.facts["primal_calls"] = 1
+    def held(self, arguments: Arguments) -> Arguments:
+        return arguments
 
-    def _value_and_gradient(self, arguments: Arguments) -> float:
+    def differentiate(self, held: Arguments) -> tuple[float, np.ndarray]:
         with np.errstate(all="ignore"):
-            value, arguments.out[:] = backprop(self.net, arguments.theta, arguments.x, arguments.y)
+            return backprop(self.net, held.theta, held.x, held.y)
+
+    def evaluate(self, held: Arguments) -> float:
+        with np.errstate(all="ignore"):
+            _, made = _forward(self.net, held.theta, held.x)
+            return _softmax_cross_entropy(made[-1], held.y)[0]
+
+    def unpacked(self, found: tuple[float, np.ndarray], out: np.ndarray) -> float:
+        value, out[:] = found
         return value
-
-    def _value(self, arguments: Arguments) -> float:
-        with np.errstate(all="ignore"):
-            _, made = _forward(self.net, arguments.theta, arguments.x)
-            return _softmax_cross_entropy(made[-1], arguments.y)[0]
-
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient

@@ -11,7 +11,9 @@ from difflab.network_files import Network
 from difflab.peers import PEERS
 
 
-Measure = Literal["accuracy", "speed", "swell", "error_estimates", "condition", "agreement", "certificate"]
+Measure = Literal[
+    "accuracy", "speed", "swell", "error_estimates", "condition", "agreement", "certificate", "roofline", "contest"
+]
 METHODS: dict[str, Backend] = {**BACKENDS, **PEERS}
 """What a study can compare: the lab's own back-ends and others, with their defaults."""
 PLACE = ("scale", "x_shift", "y_shift")

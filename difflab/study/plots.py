@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from difflab.errors import MissingExtra
 from difflab.files import write_atomically
+from difflab.study import growth
 from difflab.study.families import KNOBS, Family, families
 from difflab.study.tables import made_of, network_name, term_words, unit_roundoff
 
@@ -60,6 +61,12 @@ def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
         drawn["condition"] = _figure_of_conditions(rows)
     if "error_estimates" in measures:
         drawn["estimates"] = _figure_of_estimates(rows)
+    if "contest" in measures:
+        drawn["contest"] = _figure_of_contest(rows)
+    if "roofline" in measures:
+        drawn["roofline"] = _figure_of_roofline(rows)
+    if laws := growth.laws(rows):
+        drawn["growth"] = _figure_of_growth(laws)
     return drawn
 
 
@@ -265,6 +272,106 @@ def _draw_ratios(axes: Axes, row: Row, at: float, limits: tuple[float, float], s
     share = 100 * row["understated_entries"] / row["judged_entries"]
     text = "<1 %" if 0 < share < 1 else f"{share:.0f} %"
     axes.text(1.01, at, text, transform=edge, va="center", fontsize=7, color=colour)
+
+
+def _figure_of_contest(rows: list[Row]) -> Figure:
+    """Times of all methods by that of Backprop, network by network, a panel for each dtype and number of threads."""
+    rows = [row | {"series": _without_arithmetic(row)} for row in rows if row.get("ratio")]
+    networks, styles = list(dict.fromkeys(map(network_name, rows))), _styles(rows)
+    settings = sorted({(row["dtype"], row["threads"]) for row in rows}, key=lambda s: (s[1], s[0] != "float64"))
+    lines = max(1, -(-len(settings) // 2))
+    ratios = [1.0, *(row["ratio"] for row in rows)]
+    limits = 0.8 * min(ratios), 1.25 * max(ratios)
+    with _new_figure(1.2 + lines * (0.6 + 0.2 * len(networks)), (lines, 2)) as (figure, grid):
+        for panel, setting in zip(grid.ravel(), settings, strict=False):
+            mine = [row for row in rows if (row["dtype"], row["threads"]) == setting]
+            _draw_contest(panel, mine, networks, limits, styles)
+            panel.set_title(f"{setting[0]}, {setting[1]} thread{'s' * (setting[1] > 1)}", fontsize=9)
+        for panel in grid.ravel()[len(settings) :]:
+            panel.set_axis_off()
+        for method, style in styles.items():
+            grid.ravel()[0].plot([], [], label=method, **style | {"ls": "none"})
+        figure.legend(*grid.ravel()[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+        figure.supxlabel("time of a gradient ÷ that of Backprop (right of the line: Backprop is faster)", fontsize=9)
+        return figure
+
+
+def _draw_contest(
+    axes: Axes, rows: list[Row], networks: list[str], limits: tuple[float, float], styles: dict[str, dict[str, Any]]
+) -> None:
+    axes.axvline(1, color="black", lw=1, zorder=0)
+    for row in rows:
+        at, style = networks.index(network_name(row)), styles[row["series"]]
+        axes.plot([row["ratio_low"], row["ratio_high"]], [at, at], color=style["color"], lw=1)
+        axes.plot([row["ratio"]], [at], **style | {"ls": "none", "markersize": 4})
+    axes.set(xscale="log", xlim=limits, ylim=(len(networks) - 0.5, -0.5), yticks=range(len(networks)))
+    axes.set_yticklabels(networks, fontsize=7.5)
+    ticks = [tick for tick in _round_numbers(*limits) if limits[0] <= tick <= limits[1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7.5)
+    axes.minorticks_off()
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Powers of ten, and 2 and 5 times these where there is room for them."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1, 2, 5) if last - first <= 2 else (1,)
+    return [step * 10.0**power for power in range(first, last + 1) for step in steps]
+
+
+def _without_arithmetic(row: Row) -> str:
+    """The method without its dtype and threads."""
+    return row["method"].replace(f"'{row['dtype']}'", "").replace(f"threads={row['threads']}", "").replace("(, ", "(")
+
+
+def _figure_of_roofline(rows: list[Row]) -> Figure:
+    """Rates of arithmetic by operations per byte, below the roofs that BLAS and memory set."""
+    rows = [row | {"series": row["method"]} for row in rows if row.get("gemm_flops_per_second")]
+    with _new_figure(4.4) as (figure, axes):
+        for method, style in _styles(rows).items():
+            mine = [row for row in rows if row["series"] == method]
+            points = [
+                (r["product_ops"] / r["traffic_bytes"], r["product_ops"] / r["roofline_gradient_seconds"]) for r in mine
+            ]
+            axes.plot(*zip(*points, strict=True), label=method, **style | {"ls": "none", "markersize": 4})
+            _draw_roof(axes, mine, [point[0] for point in points], style["color"])
+        axes.set(xscale="log", yscale="log", xlabel="multiplications and additions of products, per byte of memory")
+        axes.set(ylabel="of these per second", title="Gradients below the roofline")
+        if rows:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+        return figure
+
+
+def _draw_roof(axes: Axes, rows: list[Row], intensities: list[float], colour: str) -> None:
+    """Of the median rates of all rows of a method."""
+    rate, bandwidth = (
+        sorted(row[name] for row in rows)[len(rows) // 2]
+        for name in ("gemm_flops_per_second", "bandwidth_bytes_per_second")
+    )
+    ends = sorted([min(intensities), rate / bandwidth, max(*intensities, rate / bandwidth)])
+    axes.plot(ends, [min(rate, bandwidth * at) for at in ends], color=colour, lw=1, zorder=0)
+
+
+def _figure_of_growth(found: list[growth.Law]) -> Figure:
+    """Seconds of a gradient over width, depth and batch, with the exponent of every line."""
+    families_found = list(dict.fromkeys((law.knob, law.family) for law in found))
+    lines = -(-len(families_found) // 2)
+    styles = _styles([{"series": law.method} for law in found])
+    with _new_figure(0.8 + 3.0 * lines, (lines, 2)) as (figure, grid):
+        for panel, (knob, family) in zip(grid.ravel(), families_found, strict=False):
+            for law in found:
+                if (law.knob, law.family) == (knob, family):
+                    label = f"{law.method}: {law.exponent:.2f}, upper half {law.upper:.2f}"
+                    panel.plot(*zip(*law.points, strict=True), label=label, **styles[law.method])
+            panel.set(xscale="log", yscale="log", xlabel=KNOBS[knob])
+            settings = sorted({n for law in found if (law.knob, law.family) == (knob, family) for n, _ in law.points})
+            panel.set_xticks(settings, [f"{n:g}" for n in settings], fontsize=7.5)
+            panel.minorticks_off()
+            panel.set_title(family, fontsize=8.5)
+            panel.legend(fontsize=6.5, title="exponent", title_fontsize=6.5)
+        for panel in grid.ravel()[len(families_found) :]:
+            panel.set_axis_off()
+        figure.supylabel("seconds per gradient", fontsize=9)
+        return figure
 
 
 def _kind(row: Row) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 from threadpoolctl import threadpool_info
 
+from difflab.peers.jax import xla_flags
+
 
 PACKAGES = (
     "numpy",
@@ -27,18 +29,30 @@ PACKAGES = (
     "scikit-learn",
     "numdifftools",
     "jacobi",
+    "jax",
+    "jaxlib",
+    "torch",
+    "casadi",
+    "autograd",
 )
 SOURCE = Path(__file__).parents[2]
 """The checkout, where the package is used from one."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Set by some machines for all programs; removed, so that every library picks its own kernels."""
 
 
-def worker_environment() -> dict[str, str]:
-    """Environment variables of a process that measures: one thread, each library's own choice of kernels."""
+def worker_environment(threads: int = 1) -> dict[str, str]:
+    """Environment variables of a process that measures: so many threads, each library's own choice of kernels."""
     kept = {name: value for name, value in os.environ.items() if name not in BLAS_CHOICES}
-    return kept | dict.fromkeys(THREAD_VARIABLES, "1")
+    return (
+        kept
+        | dict.fromkeys(THREAD_VARIABLES, str(threads))
+        | {
+            "XLA_FLAGS": xla_flags(threads),
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        }
+    )
 
 
 def environment() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from difflab.backends import Backend
-from difflab.datasets import DIGIT_SIZES, N_SAMPLES
+from difflab.datasets import SHAPES
 from difflab.documents import (
     MAX_MESSAGE,
     InvalidFile,
@@ -28,8 +29,16 @@ from difflab.primitives.losses import LOSSES
 from difflab.study.declaration import METHODS, PlacedNetwork, Study, build_backend
 
 
+MAX_BATCH = 2**16
+"""Samples of a batch; more than the data set has are taken from it more than once."""
+
+NO_CHOICE = {"networks": ("widths", "layers"), "backends": ("name",)}
+"""Fields of which a list does not stand for one entry after the other."""
+MAX_ENTRIES = 1000
+"""That one entry with lists can stand for."""
+
 LIMITS: dict[str, tuple[float, float]] = {
-    "batch": (1, N_SAMPLES),
+    "batch": (1, MAX_BATCH),
     "seed": (0, 2**63 - 1),
     "limit_seconds": (0.1, 10**7),
     "limit_bytes": (10**9, 2**62),
@@ -54,9 +63,10 @@ def read_study(path: Path) -> Study:
         With every problem found, each with its line.
     """
     table, lines = parse(path)
-    if found := list(_study_problems(table, lines)):
+    if found := list(dict.fromkeys(_study_problems(table, lines))):
         raise InvalidFile(path, found)
-    return msgspec.convert(table, Study)
+    grid = {name: [one for _, one in _single(name, table[name])] for name in GRID}
+    return msgspec.convert(table | grid, Study)
 
 
 def checked_backend(declared: dict[str, Any]) -> Backend:
@@ -83,6 +93,25 @@ def _study_problems(table: dict[str, Any], lines: Lines) -> Iterator[Problem]:
         yield from _entry_problems(name, entries if isinstance(entries, list) else [], problems, lines)
 
 
+def _single(name: str, entries: list[Any]) -> Iterator[tuple[int, Any]]:
+    """The entries that those of a file stand for, each with the index of the one it comes from.
+
+    A list where one value is declared stands for each of its values; too many of them are left as they are, which is
+    a problem of its own.
+    """
+    for index, entry in enumerate(entries):
+        fields = entry.items() if isinstance(entry, dict) else ()
+        lists = {field: value for field, value in fields if _is_many(name, field, value)}
+        if math.prod(map(len, lists.values())) > MAX_ENTRIES:
+            lists = {}
+        for values in itertools.product(*lists.values()):
+            yield index, entry | dict(zip(lists, values, strict=True)) if lists else entry
+
+
+def _is_many(name: str, field: str, value: Any) -> bool:
+    return isinstance(value, list) and value != [] and field not in NO_CHOICE[name]
+
+
 def _value_problems(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Fields of the right type with a value that will not do, each with what is wrong."""
     yield from _out_of_range(table, LIMITS)
@@ -91,6 +120,8 @@ def _value_problems(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "question", f"question must be one line of plain text, got {question!r}"
     if isinstance(measures, list) and any(measure in measures[:i] for i, measure in enumerate(measures)):
         yield "measures", f"measures must not repeat, got {measures!r}"
+    if isinstance(measures, list) and "contest" in measures and len(measures) > 1:
+        yield "measures", f"contest runs in processes of its own and stands alone, got {measures!r}"
     for name in ("measures", *GRID):
         if table.get(name) == []:
             yield name, f"{name} must have at least one entry, got none"
@@ -105,13 +136,13 @@ def _out_of_range(table: dict[str, Any], limits: dict[str, tuple[float, float]])
 
 def _entry_problems(name: str, entries: list[Any], problems: EntryCheck, lines: Lines) -> Iterator[Problem]:
     """Problems of each entry of the grid, and entries that mean the same as an earlier one."""
-    seen: dict[str, int] = {}
-    for index, entry in enumerate(entries):
+    seen: dict[str, tuple[int, int]] = {}
+    for number, (index, entry) in enumerate(_single(name, entries)):
         place: Place = (name, index)
         found = list(problems(entry, place, lines))
         yield from found
-        if not found and (first := seen.setdefault(_meaning(name, entry), index)) != index:
-            yield Problem(line_of(place, lines), f"{spelled(place)} repeats {name}[{first}]; remove one")
+        if not found and (first := seen.setdefault(_meaning(name, entry), (number, index)))[0] != number:
+            yield Problem(line_of(place, lines), f"{spelled(place)} repeats {name}[{first[1]}]; remove one")
 
 
 def _meaning(kind: str, entry: dict[str, Any]) -> str:
@@ -128,7 +159,7 @@ def _network_problems(entry: Any, place: Place, lines: Lines) -> Iterator[Proble
     if not isinstance(entry, dict):
         return
     if "data" not in entry:
-        known_data = ", ".join(DIGIT_SIZES)
+        known_data = ", ".join(SHAPES)
         yield Problem(line_of(place, lines), f"{spelled(place)}.data is required; known: {known_data}")
     for name, message in (*_out_of_range(entry, PLACE_LIMITS), *_shift_problems(entry)):
         yield Problem(line_of((*place, name), lines), f"{spelled(place)}.{message}")

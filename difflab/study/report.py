@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from difflab.files import write_atomically
-from difflab.study import plots, runner, tables
+from difflab.study import growth, plots, runner, tables
 from difflab.study.declaration import Study
 
 
@@ -30,27 +30,30 @@ def recorded_environments(study: Study, directory: Path) -> list[dict[str, Any]]
 
 
 def machine(records: list[dict[str, Any]]) -> str:
-    """One sentence on where figures were measured."""
-    return " ".join(_machine(record) for record in _distinct(records))
+    """One sentence on where figures were measured, per machine and commit; what else differs is in provenance.json."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        found.setdefault(_machine(record), set()).add(record["threads"].get("OMP_NUM_THREADS") or "any number of")
+    return " ".join(sentence.format(threads=_in_words(threads)) for sentence, threads in found.items())
 
 
-def _distinct(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One record per machine and commit; what else differs stays in provenance.json."""
-    return list({_machine(record): record for record in records}.values())
+def _in_words(threads: set[str]) -> str:
+    return "one thread" if threads == {"1"} else f"{' or '.join(sorted(threads))} threads"
 
 
 def _machine(record: dict[str, Any]) -> str:
+    """With a place for the number of threads."""
     packages = record["packages"]
     versions = ", ".join(f"{name} {packages[name]}" for name in ("numpy", "numba", "sympy", "python-flint"))
     return (
         f"Measured on {record['processor']}, {record['logical_cores']} cores, "
-        f"{record['memory_bytes'] / 2**30:.0f} GiB, {record['python']}, {versions}, one thread, "
+        f"{record['memory_bytes'] / 2**30:.0f} GiB, {record['python']}, {versions}, {{threads}}, "
         f"at commit {record['commit']}."
     )
 
 
 def write_tables(study: Study, directory: Path, rows: list[Row]) -> list[Path]:
-    """Write table.md, table.tex, rows.csv and provenance.json of the rows of a run."""
+    """Write table.md, table.tex, rows.csv and provenance.json of the rows of a run, and growth.md if it has laws."""
     records = runner.environments(study, directory)
     contents = {
         "table.md": tables.markdown(study.question, list(study.measures), rows, machine(records)),
@@ -58,6 +61,8 @@ def write_tables(study: Study, directory: Path, rows: list[Row]) -> list[Path]:
         "rows.csv": tables.csv(rows),
         "provenance.json": json.dumps(records, indent=1, sort_keys=True) + "\n",
     }
+    if laws := growth.laws(rows):
+        contents["growth.md"] = "\n".join([*growth.lines(laws), "", growth.LEGEND, "", machine(records), ""])
     for name, content in contents.items():
         write_atomically(directory / name, content.encode())
     return [directory / name for name in contents]

@@ -21,9 +21,9 @@ from difflab import datasets
 from difflab import reference as references
 from difflab.network_files import TERMS, Network, as_table
 from difflab.study import provenance
-from difflab.study.cells import Cell, cells, key, label, resolved
+from difflab.study.cells import Cell, cells, certified_task, key, label, resolved
 from difflab.study.declaration import PLACE, Study, build_backend
-from difflab.study.measures import speed, swell
+from difflab.study.measures import contest, speed, swell
 from difflab.study.store import Store
 from difflab.study.worker import OF_TASKS, OUT_OF_MEMORY, Request
 
@@ -123,23 +123,27 @@ class _Workers:
 
     def run(self, cell: Cell) -> Row:
         """The row of a cell; ``unprepared`` in it says that the cell itself has not been run."""
-        path = self.directory / "references" / f"{key(cell.task)}.npz"
+        path = self.directory / "references" / f"{key(certified_task(cell))}.npz"
         row = self._failure_to_prepare(cell, path)
         if row is None:
             row = self._ask(Request(os.getpid(), cell.limit_bytes, str(path), cell=cell), cell.limit_seconds)
-        return _names(cell) | row | self.compile_rows.get(repr(cell.backend), {})
+        return _names(cell) | row | self.compile_rows.get(_compilation(cell.backend, cell), {})
+
+    def _caches(self) -> dict[str, str]:
+        """Where code that is compiled in this run is kept, by the lab and by PyTorch."""
+        return {"XDG_CACHE_HOME": self.cache, "TORCHINDUCTOR_CACHE_DIR": f"{self.cache}/torch"}
 
     def _failure_to_prepare(self, cell: Cell, path: Path) -> Row | None:
         """Compile kernels, certify the task and make what its methods share, where that is still to do."""
         seconds, limit_bytes = PREPARATION_LIMITS
         for backend in _compiled_for(cell):
-            if repr(backend) not in self.compile_rows:
-                row = self._ask(Request(os.getpid(), limit_bytes, backend=backend), seconds)
+            if (compiled := _compilation(backend, cell)) not in self.compile_rows:
+                row = self._ask(Request(os.getpid(), limit_bytes, task=cell.task, backend=backend), seconds)
                 if row.pop("status") != "ok":
                     return {"status": "crashed", "reason": f"no kernels: {row['reason']}", "unprepared": True}
-                self.compile_rows[repr(backend)] = row
+                self.compile_rows[compiled] = row
         for what, measure in _parts_to_make(cell, path):
-            row = self._ask(Request(os.getpid(), limit_bytes, str(path), cell.task, measure), seconds)
+            row = self._ask(Request(os.getpid(), limit_bytes, str(path), certified_task(cell), measure), seconds)
             if row["status"] != "ok":
                 return {"status": "undecided", "reason": f"no {what}: {row['reason']}", "unprepared": True}
         return None
@@ -151,7 +155,7 @@ class _Workers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=provenance.worker_environment() | {"XDG_CACHE_HOME": self.cache},
+            env=provenance.worker_environment(_threads(request)) | self._caches(),
             start_new_session=True,
         )
         try:
@@ -171,9 +175,22 @@ class _Workers:
             return {"status": "memory" if any(sign in words for sign in OUT_OF_MEMORY) else "crashed", "reason": words}
 
 
+def _threads(request: Request) -> int:
+    """Of the back-end that is asked for; certifying takes one."""
+    declared = request.backend or (request.cell.backend if request.cell else {})
+    return declared.get("threads", 1)
+
+
+def _compilation(backend: dict[str, Any], cell: Cell) -> str:
+    """What is compiled once: a back-end for a task."""
+    return f"{backend!r} {key(cell.task)}"
+
+
 def _compiled_for(cell: Cell) -> list[dict[str, Any]]:
     """Declarations of the back-ends whose kernels a cell runs: its own, and backprop where it is held against that."""
     own = build_backend(cell.backend)
+    if "contest" in cell.measures:
+        return [contest.rival(own)] if contest.unfit(own) is None else []
     takes_backprop = "agreement" in cell.measures or ("speed" in cell.measures and speed.takes_backprop(own))
     return [cell.backend] * own.compiles_once + [resolved({"name": "backprop"})] * takes_backprop
 

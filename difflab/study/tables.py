@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,28 @@ import pandas as pd
 
 from difflab.layers import AnyLayer
 from difflab.network_files import TERMS, USUAL, layer_table
+from difflab.study.comparison import CONFIDENCE, RESOLUTION, Comparison
 from difflab.study.declaration import PLACE, PlacedNetwork
 from difflab.summary import in_short
 
 
 Row = dict[str, Any]
 MISSING = "—"
-TEXTS = ("network", "method", "status", "worst entry", "agrees with", "entry")
+MOST_IN_A_ROW = 8
+"""Equal widths that are written out one by one."""
+TEXTS = (
+    "network",
+    "method",
+    "status",
+    "worst entry",
+    "agrees with",
+    "entry",
+    "dtype",
+    "fastest other",
+    "claim",
+    "over",
+    "networks",
+)
 """Titles of columns that hold words."""
 
 
@@ -99,6 +115,23 @@ def _mega(name: str) -> Callable[[Row], str]:
     return lambda row: MISSING if row.get(name) is None else number(row[name] / 1e6)
 
 
+def _giga(name: str) -> Callable[[Row], str]:
+    return lambda row: MISSING if row.get(name) is None else number(row[name] / 1e9)
+
+
+def _hundredfold(name: str) -> Callable[[Row], str]:
+    return lambda row: MISSING if row.get(name) is None else number(100 * row[name])
+
+
+def _times_backprop(row: Row) -> str:
+    """As measured in rounds where there were such."""
+    return number(row["ratio"]) if row.get("ratio") is not None else _ratio("gradient_seconds", "backprop_seconds")(row)
+
+
+def _interval(row: Row) -> str:
+    return MISSING if row.get("ratio") is None else f"{number(row['ratio_low'])} … {number(row['ratio_high'])}"
+
+
 def error_per_condition(row: Row) -> float | None:
     """The relative error in units of what a rounding of every parameter and input would make of it."""
     if row.get("error_relative") is None or not row.get("condition"):
@@ -130,7 +163,13 @@ def layer_words(row: Row) -> list[str]:
     """A network by its widths and hidden activation, or by all its layers."""
     if row.get("layers"):
         return [in_short(row["network"].split("-")[0], _layers(row))]
-    return [row["network"], *([row["hidden"]] if row.get("hidden") else [])]
+    return [_without_long_runs(row["network"]), *([row["hidden"]] if row.get("hidden") else [])]
+
+
+def _without_long_runs(label: str) -> str:
+    """Widths, where many equal ones in a row are counted: 64-(32×16)-10."""
+    runs = [(width, len(list(run))) for width, run in itertools.groupby(label.split("-"))]
+    return "-".join(f"({width}×{n})" if n > MOST_IN_A_ROW else "-".join([width] * n) for width, n in runs)
 
 
 def _layers(row: Row) -> list[dict[str, Any]]:
@@ -179,10 +218,14 @@ COLUMNS = (
     Column("bound ÷ error, median", _number("bound_per_error_median"), ("accuracy",), narrow=False),
     Column("falsely agreeing", _number("falsely_agreeing_entries"), ("agreement",)),
     Column("prepare s", _number("prepare_seconds"), ("speed",)),
-    Column("gradient s", _number("gradient_seconds"), ("speed",)),
-    Column("÷ primal", _ratio("gradient_seconds", "primal_seconds"), ("speed",)),
+    Column("gradient s", _number("gradient_seconds"), ("speed", "contest")),
+    Column("÷ primal", _ratio("gradient_seconds", "primal_seconds"), ("speed", "contest")),
     Column("÷ NumPy", _ratio("gradient_seconds", "handwritten_seconds"), ("speed",)),
-    Column("÷ backprop", _ratio("gradient_seconds", "backprop_seconds"), ("certificate",)),
+    Column("backprop s", _number("backprop_seconds"), ("contest",), narrow=False),
+    Column("÷ backprop", lambda row: _times_backprop(row), ("certificate", "contest")),
+    Column("interval", lambda row: _interval(row), ("contest",)),
+    Column("first call s", _number("first_call_seconds"), ("contest",), narrow=False),
+    Column("process MB", _mega("peak_bytes"), ("contest",), narrow=False),
     Column("loaded MB", _mega("loaded_bytes"), ("certificate",), narrow=False),
     Column("peak MB", _mega("peak_bytes"), ("certificate",)),
     Column("rounded", _count("rounded_entries"), ("certificate",)),
@@ -190,6 +233,10 @@ COLUMNS = (
     Column("kink", _count("kink_entries"), ("certificate",)),
     Column("certificate s", _number("certificate_seconds"), ("certificate",)),
     Column("detects", _number("certificate_detects"), ("certificate",)),
+    Column("of floor %", _hundredfold("floor_fraction"), ("roofline",)),
+    Column("of roofline %", _hundredfold("roofline_fraction"), ("roofline",)),
+    Column("BLAS GFLOP/s", _giga("gemm_flops_per_second"), ("roofline",)),
+    Column("memory GB/s", _giga("bandwidth_bytes_per_second"), ("roofline",), narrow=False),
     Column("entries", _number("judged_entries"), ("error_estimates",), narrow=False),
     Column("understated %", _percent("understated_entries", "judged_entries"), ("error_estimates",)),
     Column("true ÷ reported, worst", _inverse("reported_to_true_min"), ("error_estimates",)),
@@ -239,12 +286,28 @@ LEGEND = {
         "in NumPy (÷ NumPy), one thread each; primal calls: runs of the loss for one gradient. Time limits are per "
         "cell and include starting a process."
     ),
-    "÷ backprop": (
+    "certificate s": (
         "÷ backprop: by the time of Backprop('float64') on the same numbers, taking turns with it; loaded, peak: the "
         "most memory that the process held before and after its first gradient; rounded: entries of which no float64 "
         "is nearer to the derivative; enclosed: those of which only an interval is known; kink: those with a "
         "derivative to either side; certificate: all that the other routes to the gradient take; detects: the least "
         "relative error in any one entry that they are sure to notice."
+    ),
+    "interval": (
+        "Each method and Backprop of the same dtype and threads have a process of their own, bound to as many cores as "
+        "threads; both gradients are verified before they are timed; only the one whose turn it is runs, in random "
+        "order. gradient s: median of one gradient of the batch, the arguments being in the library's own arrays, "
+        "Backprop with all its checks; ÷ primal: by the median of its own loss alone; ÷ backprop: median over the "
+        "rounds of the method's time by that of Backprop, above 1 where Backprop is faster; interval: holds that "
+        f"median at {100 * CONFIDENCE:g} % [sign test], and a difference is claimed if it excludes 1 by more than "
+        f"{100 * RESOLUTION:g} %; first call s: until a process that has just started has its first gradient, "
+        "libraries being loaded and code compiled, the kernels of Backprop being there from before; process: the most "
+        "memory that the process held."
+    ),
+    "of roofline %": (
+        "of floor: what the products of matrices of this gradient take, each by SciPy's BLAS alone into an array that "
+        "is there, as a share of the gradient; not given where calling BLAS from Python takes a tenth of it; of "
+        "roofline: the same with BLAS at its best size, 256, 512 or 1024 square; all take turns in one process."
     ),
     "loss ops, tree": (
         "operations for one sample, where a sum or product of n terms counts n - 1, a power or function 1, a sign "
@@ -289,7 +352,10 @@ def notes(rows: list[Row]) -> list[str]:
     said = [
         f"{network_name(row)} {row['method']}: {row['status']}, {row['reason']}" for row in rows if row.get("reason")
     ]
-    compiled = {row["method"]: row["kernel_compile_seconds"] for row in rows if row.get("kernel_compile_seconds")}
+    compiled: dict[str, float] = {}
+    for row in rows:
+        if row.get("kernel_compile_seconds"):
+            compiled[row["method"]] = max(row["kernel_compile_seconds"], compiled.get(row["method"], 0.0))
     said += [f"{method}: kernels compiled once for all networks in {number(s)} s" for method, s in compiled.items()]
     said += [
         f"{network_name(row)} {row['method']}: raised errors at {row['raised']}" for row in rows if row.get("raised")
@@ -309,6 +375,8 @@ def markdown(
     lines += ["", *(f"* {note}" for note in notes(rows))]
     if "agreement" in measures:
         lines += ["", *agreements(rows)]
+    if "contest" in measures:
+        lines += ["", *fastest_others(rows)]
     lines += ["", *legend(shown, rows), "", machine, ""]
     return "\n".join(lines)
 
@@ -336,6 +404,38 @@ def agreements(rows: list[Row]) -> list[str]:
     if not misled:
         return ["No two methods agree where neither is right."]
     return lines_of(AGREEMENT, misled)
+
+
+FASTEST = (
+    Column("network", lambda row: network_name(row)),
+    Column("dtype", _words("dtype")),
+    Column("threads", _count("threads")),
+    Column("fastest other", _words("method")),
+    Column("gradient s", _number("gradient_seconds")),
+    Column("backprop s", _number("backprop_seconds")),
+    Column("÷ backprop", _times_backprop),
+    Column("interval", _interval),
+    Column("claim", lambda row: claim(row)),
+)
+
+
+def fastest_others(rows: list[Row]) -> list[str]:
+    """Of each network, dtype and number of threads, the method that comes nearest to Backprop, as lines of Markdown."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row.get("ratio") is not None and not row["method"].startswith("Backprop("):
+            groups.setdefault((network_name(row), row["dtype"], row["threads"]), []).append(row)
+    if not groups:
+        return ["No other method could be timed."]
+    return lines_of(FASTEST, [min(group, key=lambda row: row["ratio"]) for group in groups.values()])
+
+
+def claim(row: Row) -> str:
+    """What a contest lets be said of Backprop."""
+    found = Comparison(row["ratio"], row["ratio_low"], row["ratio_high"])
+    if not found.differs:
+        return "no difference"
+    return "Backprop is faster" if found.ratio > 1 else "Backprop is slower"
 
 
 def lines_of(shown: Sequence[Column], rows: list[Row]) -> list[str]:
@@ -398,7 +498,7 @@ def from_csv(path: Any) -> list[Row]:
     return rows
 
 
-COUNTS = ("parameters", "batch", "own_batch", "seed")
+COUNTS = ("parameters", "batch", "own_batch", "seed", "threads", "rounds")
 
 
 def _whole(name: str, value: Any) -> Any:

@@ -46,34 +46,36 @@ def contest(contenders: dict[str, Callable[[], object]], rng: np.random.Generato
     rng : decides the order in every round
     budget_seconds : rounds stop being added beyond it, though each contender runs at least four times in all
     """
-    repeats = {name: _repeats(call) for name, call in contenders.items()}
-    cost = sum(n * seconds for n, seconds in repeats.values())
+    counts = {name: repeats(call) for name, call in contenders.items()}
+    cost = sum(n * seconds for n, seconds in counts.values())
     rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, int(budget_seconds / cost)))
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     wall, cpu = perf_counter(), process_time()
     for _ in range(rounds):
         for name in rng.permutation(list(contenders)):
-            samples[name].append(_sample(contenders[name], repeats[name][0]))
+            samples[name].append(sample(contenders[name], counts[name][0]))
     cpu_share = (process_time() - cpu) / (perf_counter() - wall)
-    return Contest({name: _summary(times) for name, times in samples.items()}, cpu_share)
+    return Contest({name: summary(times) for name, times in samples.items()}, cpu_share)
 
 
-def _repeats(call: Callable[[], object]) -> tuple[int, float]:
+def repeats(call: Callable[[], object]) -> tuple[int, float]:
     """How many calls make one sample, and the seconds of one; the first call, which warms caches, is not counted."""
     call()
     n = 1
-    while (seconds := _sample(call, n)) * n < SAMPLE_SECONDS:
+    while (seconds := sample(call, n)) * n < SAMPLE_SECONDS:
         n = max(2 * n, math.ceil(SAMPLE_SECONDS / max(seconds, 1e-7)))
     return n, seconds
 
 
-def _sample(call: Callable[[], object], n: int) -> float:
+def sample(call: Callable[[], object], n: int) -> float:
+    """Seconds of one call, of ``n`` in a row."""
     started = perf_counter()
     for _ in range(n):
         call()
     return (perf_counter() - started) / n
 
 
-def _summary(times: list[float]) -> Timing:
+def summary(times: list[float]) -> Timing:
+    """Median and spread of samples."""
     low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
     return Timing(float(median), float((high - low) / median))

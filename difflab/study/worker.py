@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +17,26 @@ import numpy as np
 
 from difflab import reference as references
 from difflab.backends import Backend, Refused
+from difflab.discrepancy import relative_in_norm
 from difflab.network import MLP
+from difflab.peers import Handwritten, handwritten
 from difflab.reference import Reference
 from difflab.study import provenance
-from difflab.study.cells import Cell, Task, problem
+from difflab.study.cells import OF_TIME, Cell, Task, problem
 from difflab.study.declaration import build_backend
-from difflab.study.measures import accuracy, agreement, certificate, condition, error_estimates, speed, swell
+from difflab.study.measures import (
+    accuracy,
+    agreement,
+    certificate,
+    condition,
+    contest,
+    error_estimates,
+    roofline,
+    speed,
+    swell,
+)
 from difflab.study.measures.subject import Subject
+from difflab.study.process import answers, end_with, peak_bytes
 
 
 OUT_OF_MEMORY = ("MemoryError", "Memory allocation", "failed to map", "Cannot allocate")
@@ -38,9 +50,10 @@ TINY = MLP.dense([1, 2])
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What to do: make the reference of ``task`` at ``path``, run ``cell`` against it, or compile for ``backend``.
+    """What to do: make the reference of ``task`` at ``path``, or run ``cell`` against it.
 
-    With a ``measure``, make what all methods of ``task`` share for it. ``runner`` is the process that asks, without
+    With a ``backend``, compile what it needs for ``task``; with a ``measure``, make what all methods of ``task`` share
+    for it. ``runner`` is the process that asks, without
     which the answer is of no use.
     """
 
@@ -65,22 +78,33 @@ def make_part(measure: str, task: Task, path: Path) -> dict[str, Any]:
     return {"status": "ok"}
 
 
-def compile_kernels(backend: dict[str, Any]) -> dict[str, Any]:
-    """Have the back-end compile what it keeps for all networks."""
-    return {"status": "ok", "kernel_compile_seconds": _load(build_backend(backend))}
+def compile_kernels(backend: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Have the back-end compile what it keeps on disk, which may be no more than a network needs."""
+    chosen = build_backend(backend)
+    seconds = _load(chosen)
+    net, *arguments = problem(task)
+    started = time.perf_counter()
+    prepared = chosen.prepare(net)
+    theta, x, y = _cast(tuple(arguments), prepared.dtypes[0])
+    prepared.value(theta, x, y, allow_nonfinite=True)
+    prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
+    return {"status": "ok", "kernel_compile_seconds": seconds + time.perf_counter() - started}
 
 
 def run_cell(cell: Cell, path: Path) -> dict[str, Any]:
     """The columns of a cell that take running it."""
     backend, reference = build_backend(cell.backend), references.read(path)
+    if "contest" in cell.measures:
+        return contest.run(cell, reference)
     if reason := backend.unsupported(reference.net) or backend.refusal(reference.net):
         return {"status": "refused", "reason": reason}
-    row: dict[str, Any] = {"load_seconds": _load(backend), "loaded_bytes": _peak_bytes()}
+    row: dict[str, Any] = {"load_seconds": _load(backend), "loaded_bytes": peak_bytes()}
     subject = _subject(cell, backend, reference, row)
-    row |= {"peak_bytes": _peak_bytes(), "primal_calls": subject.prepared.facts["primal_calls"]}
+    row |= {"peak_bytes": peak_bytes(), "primal_calls": subject.prepared.facts["primal_calls"]}
     row |= _judged(cell, subject)
+    subject = _whole(cell, subject, row)
     for name, measure in MEASURES.items():
-        if name in cell.measures and not (name == "speed" and row["status"] not in ("ok", "kink")):
+        if name in cell.measures and not (name in OF_TIME and row["status"] not in ("ok", "kink")):
             row |= measure(subject, path)
     return row
 
@@ -91,18 +115,10 @@ MEASURES: dict[str, Callable[[Subject, Path], dict[str, Any]]] = {
     "agreement": lambda subject, path: agreement.measure(subject, agreement.path(path)),
     "swell": lambda subject, path: swell.measure(subject),
     "speed": lambda subject, path: speed.measure(subject),
+    "roofline": lambda subject, path: roofline.measure(subject),
     "certificate": lambda subject, path: certificate.measure(subject),
 }
 """Columns of each measure beside accuracy, from the subject and where its reference lies."""
-
-
-def _peak_bytes() -> int:
-    """The most memory that this program has held, whatever the process it was started from held."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _judged(cell: Cell, subject: Subject) -> dict[str, Any]:
@@ -129,13 +145,37 @@ def _subject(cell: Cell, backend: Backend, reference: Reference, row: dict[str, 
     started = time.perf_counter()
     prepared = backend.prepare(reference.net)
     row["prepare_seconds"] = time.perf_counter() - started
-    dtype = np.dtype(prepared.dtypes[0])
-    theta, x = reference.theta.astype(dtype), reference.x.astype(dtype)
-    y = reference.y if reference.y.ndim == 1 else reference.y.astype(dtype)
+    theta, x, y = _cast((reference.theta, reference.x, reference.y), prepared.dtypes[0])
     started = time.perf_counter()
     value, gradient = prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
     row["first_call_seconds"] = time.perf_counter() - started
     return Subject(prepared, reference, theta, x, y, value, gradient, cell.task.seed)
+
+
+def _cast(arguments: tuple[np.ndarray, ...], dtype: str) -> tuple[np.ndarray, ...]:
+    """Class indices stay what they are."""
+    theta, x, y = arguments
+    return theta.astype(dtype), x.astype(dtype), y if y.ndim == 1 else y.astype(dtype)
+
+
+def _whole(cell: Cell, subject: Subject, row: dict[str, Any]) -> Subject:
+    """The subject at the whole batch of its cell, where only the first samples of that were certified.
+
+    There it has to agree with what is written by hand, if it is, to half of the digits.
+    """
+    few, batch = len(subject.x), cell.task.batch
+    if few == batch:
+        return subject
+    theta, x, y = _cast(problem(cell.task)[1:], subject.prepared.dtypes[0])
+    value, gradient = subject.prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
+    row["verified_by"] = f"certified at batch {few}"
+    if Handwritten().unsupported(subject.prepared.net) is None:
+        row["verified_by"] += f", agreement with Handwritten at batch {batch}"
+        expected = handwritten.backprop(subject.prepared.net, theta, x, y)[1].astype(np.float64)
+        distance = relative_in_norm(gradient - expected, expected)
+        if not distance <= accuracy.half_of_the_digits(gradient):
+            row |= {"status": "wrong", "reason": f"at batch {batch} {distance:.2g} from what is written by hand"}
+    return dataclasses.replace(subject, theta=theta, x=x, y=y, value=value, gradient=gradient)
 
 
 def answer(request: Request) -> dict[str, Any]:
@@ -161,32 +201,21 @@ def _is_of_memory(error: BaseException | None) -> bool:
 
 
 def _row(request: Request, path: Path) -> dict[str, Any]:
+    if request.task and request.backend:
+        return compile_kernels(request.backend, request.task)
     if request.task and request.measure:
         return make_part(request.measure, request.task, path)
     if request.task:
         return make_reference(request.task, path)
-    if request.cell:
-        return run_cell(request.cell, path)
-    return compile_kernels(request.backend or {})
-
-
-def _end_with(runner: int) -> None:
-    """A worker whose runner was killed, even before it got here, must not go on measuring."""
-
-    def watch() -> None:
-        while os.getppid() == runner:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    assert request.cell
+    return run_cell(request.cell, path)
 
 
 def main() -> None:
     """Answer the one request on standard input; prints of other code go to standard error."""
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    channel = answers()
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
-    _end_with(request.runner)
+    end_with(request.runner)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = request.limit_bytes if hard == resource.RLIM_INFINITY else min(request.limit_bytes, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

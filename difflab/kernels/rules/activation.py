@@ -57,14 +57,14 @@ def _fixed(row: Activation, kind: Kind, number: Any) -> Rule:
     value, slope = _of_both(row.value, takes, number), _of_both(row.derivative, takes, number)
     curvature = _of_both(row.second_derivative or row.derivative, takes, number)
 
-    def forward(row, state, zero):  # type: ignore[no-untyped-def]
+    def forward(row, state, zero):
         z = block(state, VALUES, row[INPUT], row[WIDTH], zero)
         a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
         p = number(constants(row, state, 1)[0])
         for i in range(z.size):
             a[i] = value(number(z[i]), p)
 
-    def forward_with_slope(row, state, zero):  # type: ignore[no-untyped-def]
+    def forward_with_slope(row, state, zero):
         """Slopes take the place of z, unless another instruction reads that."""
         z = arguments(row, state, VALUES, zero)
         a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
@@ -74,7 +74,7 @@ def _fixed(row: Activation, kind: Kind, number: Any) -> Rule:
             a[i] = value(at, p)
             z[i] = slope(at, p)
 
-    def forward_with_curvature(row, state, zero):  # type: ignore[no-untyped-def]
+    def forward_with_curvature(row, state, zero):
         """Tangents too, which lead from z_dot to that of the slope."""
         z, z_dot = arguments(row, state, VALUES, zero), arguments(row, state, DOTS, zero)
         a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
@@ -105,7 +105,7 @@ def arguments(row, state, part, zero):
     return there
 
 
-def tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def tangent(row, state, zero):
     slopes = block(state, VALUES, row[SLOPE], row[WIDTH], zero)
     z_dot = block(state, DOTS, row[INPUT], row[WIDTH], zero)
     a_dot = block(state, DOTS, row[OUTPUT], row[WIDTH], zero)
@@ -113,7 +113,7 @@ def tangent(row, state, zero):  # type: ignore[no-untyped-def]
         a_dot[i] = slopes[i] * z_dot[i]
 
 
-def reverse(row, state, zero):  # type: ignore[no-untyped-def]
+def reverse(row, state, zero):
     slopes = block(state, VALUES, row[SLOPE], row[WIDTH], zero)
     a_bar = block(state, BARS, row[OUTPUT], row[WIDTH], zero)
     z_bar = block(state, BARS, row[INPUT], row[WIDTH], zero)
@@ -125,7 +125,7 @@ def reverse(row, state, zero):  # type: ignore[no-untyped-def]
             z_bar[i] = a_bar[i] * slopes[i]
 
 
-def reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def reverse_tangent(row, state, zero):
     slopes = block(state, VALUES, row[SLOPE], row[WIDTH], zero)
     slopes_dot = block(state, DOTS, row[SLOPE], row[WIDTH], zero)
     a_bar = block(state, BARS, row[OUTPUT], row[WIDTH], zero)
@@ -147,7 +147,7 @@ def _learnable(row: Activation) -> Rule:
     by_zp = compiled_rule(row.mixed_derivative or row.derivative)
     by_pp = compiled_rule(row.parameter_second_derivative or row.derivative)
 
-    def forward_at_parameters(row, state, zero):  # type: ignore[no-untyped-def]
+    def forward_at_parameters(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
         a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
         p = parameter(state, THETA, row[FIRST], row[SIZE], zero)
@@ -155,7 +155,7 @@ def _learnable(row: Activation) -> Rule:
             for j in range(z.shape[1]):
                 a[i, j] = value(np.float64(z[i, j]), np.float64(p[j % p.size]))
 
-    def tangent_at_parameters(row, state, zero):  # type: ignore[no-untyped-def]
+    def tangent_at_parameters(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
         z_dot = rows(state, DOTS, row[INPUT], row[WIDTH], zero)
         a_dot = rows(state, DOTS, row[OUTPUT], row[WIDTH], zero)
@@ -166,7 +166,7 @@ def _learnable(row: Activation) -> Rule:
                 at, q, q_dot = np.float64(z[i, j]), np.float64(p[j % p.size]), p_dot[j % p.size]
                 a_dot[i, j] = by_z(at, q) * z_dot[i, j] + by_p(at, q) * q_dot
 
-    def reverse_at_parameters(row, state, zero):  # type: ignore[no-untyped-def]
+    def reverse_at_parameters(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
         a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
         opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
@@ -180,7 +180,7 @@ def _learnable(row: Activation) -> Rule:
                 z_bar[i, j] += a_bar[i, j] * by_z(at, q)
                 p_bar[k] += a_bar[i, j] * by_p(at, q)
 
-    def reverse_tangent_at_parameters(row, state, zero):  # type: ignore[no-untyped-def]
+    def reverse_tangent_at_parameters(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
         z_dot = rows(state, DOTS, row[INPUT], row[WIDTH], zero)
         a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)

@@ -77,13 +77,13 @@ def at(row, state, part, offset):
     return state[part] + state[ITEM] * row[offset]
 
 
-def forward(row, state, zero):  # type: ignore[no-untyped-def]
+def forward(row, state, zero):
     a, z = place(state, VALUES, row[INPUT]), place(state, VALUES, row[OUTPUT])
     bias = at(row, state, THETA, SECOND) if row[SECOND] >= 0 else 0
     add_outputs(row, state, z, bias, 0, a, at(row, state, THETA, FIRST), zero)
 
 
-def tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def tangent(row, state, zero):
     a, a_dot = place(state, VALUES, row[INPUT]), place(state, DOTS, row[INPUT])
     z_dot, pitch = place(state, DOTS, row[OUTPUT]), row[WIDTH] * state[ITEM]
     bias_dot = at(row, state, THETA_DOT, SECOND) if row[SECOND] >= 0 else 0
@@ -91,7 +91,7 @@ def tangent(row, state, zero):  # type: ignore[no-untyped-def]
     add_outputs(row, state, z_dot, z_dot, pitch, a_dot, at(row, state, THETA, FIRST), zero)
 
 
-def reverse(row, state, zero):  # type: ignore[no-untyped-def]
+def reverse(row, state, zero):
     a, z_bar = place(state, VALUES, row[INPUT]), place(state, BARS, row[OUTPUT])
     begun = state[IS_FIRST] == 0
     keeps = begun or row[KEEPS] & KEEPS_FIRST != 0
@@ -102,7 +102,7 @@ def reverse(row, state, zero):  # type: ignore[no-untyped-def]
         add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps, zero)
 
 
-def reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def reverse_tangent(row, state, zero):
     a, a_dot = place(state, VALUES, row[INPUT]), place(state, DOTS, row[INPUT])
     z_bar, z_bar_dot = place(state, BARS, row[OUTPUT]), place(state, BAR_DOTS, row[OUTPUT])
     keeps = state[IS_FIRST] == 0 or row[KEEPS] & KEEPS_FIRST != 0

@@ -72,7 +72,7 @@ def _batch_norm(statistics: Any, moves: float, prefix: str) -> Rule:
     and that of the deviation mean(z_dot normal).
     """
 
-    def forward(row, state, zero):  # type: ignore[no-untyped-def]
+    def forward(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
         a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
         gamma = parameter(state, THETA, row[FIRST], row[WIDTH], zero)
@@ -82,7 +82,7 @@ def _batch_norm(statistics: Any, moves: float, prefix: str) -> Rule:
             for i in range(state[BATCH]):
                 a[i, j] = ((z[i, j] - mean) - rest) / deviation * gamma[j] + beta[j]
 
-    def tangent(row, state, zero):  # type: ignore[no-untyped-def]
+    def tangent(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
         z_dot = rows(state, DOTS, row[INPUT], row[WIDTH], zero)
         a_dot = rows(state, DOTS, row[OUTPUT], row[WIDTH], zero)
@@ -98,7 +98,7 @@ def _batch_norm(statistics: Any, moves: float, prefix: str) -> Rule:
                 normal_dot = (z_dot[i, j] - share * total - normal * (share * dot)) / deviation
                 a_dot[i, j] = normal_dot * gamma[j] + normal * gamma_dot[j] + beta_dot[j]
 
-    def reverse(row, state, zero):  # type: ignore[no-untyped-def]
+    def reverse(row, state, zero):
         """z_bar += gamma (a_bar - mean(a_bar) - normal mean(a_bar normal)) / deviation; given statistics: no means."""
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
         opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
@@ -118,7 +118,7 @@ def _batch_norm(statistics: Any, moves: float, prefix: str) -> Rule:
                 normal = ((z[i, j] - mean) - rest) / deviation
                 z_bar[i, j] += scale * (a_bar[i, j] - share * total - normal * (share * dot))
 
-    def reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+    def reverse_tangent(row, state, zero):
         z, z_dot = rows(state, VALUES, row[INPUT], row[WIDTH], zero), rows(state, DOTS, row[INPUT], row[WIDTH], zero)
         a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
         a_bar_dot = rows(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from difflab.kernels.layout import (
@@ -26,10 +28,10 @@ from difflab.primitives.losses import Loss
 
 def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
     """Cotangents are made with the losses; a Gauss-Newton product starts from their tangents."""
-    number = np.dtype(dtype).type
+    number: Any = np.dtype(dtype).type
     of_sample, curved = compiled_rule(row.value_and_cotangent, number), compiled_rule(row.cotangent_tangent, number)
 
-    def forward(row, state, zero):  # type: ignore[no-untyped-def]
+    def forward(row, state, zero):
         n, sums = row[INPUT_WIDTH], reals(state[LOSSES], 2)
         z, y = rows(state, VALUES, row[INPUT], n, zero), rows(state, VALUES, row[OTHER], n, zero)
         z_bar = rows(state, BARS, row[INPUT], n, zero)
@@ -46,10 +48,10 @@ def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
             curved(z[i], y[i], z_dot[i], made[i])
         divide(row, state, part, zero)
 
-    def tangent_of_cotangent(row, state, zero):  # type: ignore[no-untyped-def]
+    def tangent_of_cotangent(row, state, zero):
         curve(row, state, BAR_DOTS, zero)
 
-    def gauss_newton(row, state, zero):  # type: ignore[no-untyped-def]
+    def gauss_newton(row, state, zero):
         curve(row, state, BARS, zero)
 
     if kind == "gauss_newton":

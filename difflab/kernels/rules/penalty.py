@@ -22,7 +22,7 @@ from difflab.kernels.layout import (
 from difflab.kernels.rules.rule import Rule
 
 
-def penalty(row, state, zero):  # type: ignore[no-untyped-def]
+def penalty(row, state, zero):
     given, losses = constants(row, state, 2), reals(state[LOSSES], 2)
     l1, l2 = given[0], given[1]
     if state[IS_FIRST] != 0:
@@ -30,7 +30,7 @@ def penalty(row, state, zero):  # type: ignore[no-untyped-def]
             losses[1] += l1 * abs(w) + l2 * w * w / 2.0
 
 
-def penalty_reverse(row, state, zero):  # type: ignore[no-untyped-def]
+def penalty_reverse(row, state, zero):
     given = constants(row, state, 2)
     l1, l2 = given[0], given[1]
     if state[IS_FIRST] != 0:
@@ -40,7 +40,7 @@ def penalty_reverse(row, state, zero):  # type: ignore[no-untyped-def]
             weight_bar[k] += l1 * np.sign(weight[k]) + l2 * weight[k]
 
 
-def penalty_reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def penalty_reverse_tangent(row, state, zero):
     l2 = constants(row, state, 2)[1]
     if state[IS_FIRST] != 0:
         weight_dot = parameter(state, THETA_DOT, row[FIRST], row[SIZE], zero)

@@ -11,7 +11,7 @@ from difflab.kernels.target import compiled
 _exp = MATH.exp
 
 
-def softmax(row, state, zero):  # type: ignore[no-untyped-def]
+def softmax(row, state, zero):
     z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
     a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
     for i in range(z.shape[0]):
@@ -24,7 +24,7 @@ def softmax(row, state, zero):  # type: ignore[no-untyped-def]
             a[i, k] /= total
 
 
-def softmax_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def softmax_tangent(row, state, zero):
     """The Jacobian is symmetric, so a tangent goes as a cotangent does."""
     a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
     z_dot = rows(state, DOTS, row[INPUT], row[WIDTH], zero)
@@ -45,7 +45,7 @@ def _add_product(made, a, lead):
         made[k] += a[k] * ((lead[k] - top) - mean)
 
 
-def softmax_reverse(row, state, zero):  # type: ignore[no-untyped-def]
+def softmax_reverse(row, state, zero):
     a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
     a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
     opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
@@ -54,7 +54,7 @@ def softmax_reverse(row, state, zero):  # type: ignore[no-untyped-def]
         _add_product(z_bar[i], a[i], a_bar[i])
 
 
-def softmax_reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def softmax_reverse_tangent(row, state, zero):
     """As before with the tangents of leads, and with those of the shares."""
     a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
     a_dot = rows(state, DOTS, row[OUTPUT], row[WIDTH], zero)

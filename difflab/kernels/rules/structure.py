@@ -45,23 +45,23 @@ def _add_to_both(row, state, part, zero):
         b_bar[i] += z_bar[i]
 
 
-def add(row, state, zero):  # type: ignore[no-untyped-def]
+def add(row, state, zero):
     _sum(row, state, VALUES, zero)
 
 
-def add_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def add_tangent(row, state, zero):
     _sum(row, state, DOTS, zero)
 
 
-def add_reverse(row, state, zero):  # type: ignore[no-untyped-def]
+def add_reverse(row, state, zero):
     _add_to_both(row, state, BARS, zero)
 
 
-def add_reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def add_reverse_tangent(row, state, zero):
     _add_to_both(row, state, BAR_DOTS, zero)
 
 
-def multiply(row, state, zero):  # type: ignore[no-untyped-def]
+def multiply(row, state, zero):
     z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
     a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
     n = row[INPUT_WIDTH] // row[WIDTH]
@@ -82,7 +82,7 @@ def _without(z, start, n, left_out, other):
     return product
 
 
-def multiply_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def multiply_tangent(row, state, zero):
     z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
     z_dot = block(state, DOTS, row[INPUT], row[INPUT_WIDTH], zero)
     a_dot = block(state, DOTS, row[OUTPUT], row[WIDTH], zero)
@@ -94,7 +94,7 @@ def multiply_tangent(row, state, zero):  # type: ignore[no-untyped-def]
         a_dot[j] = total
 
 
-def multiply_reverse(row, state, zero):  # type: ignore[no-untyped-def]
+def multiply_reverse(row, state, zero):
     """Products from the left times products from the right: a division would fail where a factor is 0."""
     z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
     z_bar = opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
@@ -112,7 +112,7 @@ def multiply_reverse(row, state, zero):  # type: ignore[no-untyped-def]
             after *= z[j * n + k]
 
 
-def multiply_reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def multiply_reverse_tangent(row, state, zero):
     z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
     z_dot = block(state, DOTS, row[INPUT], row[INPUT_WIDTH], zero)
     z_bar_dot = opened(row, state, BAR_DOTS, INPUT, KEEPS_INPUT, zero)
@@ -158,19 +158,19 @@ def _add_to_largest(row, state, part, zero):
         z_bar[_first_largest(z, j * n, n)] += a_bar[j]
 
 
-def maxout(row, state, zero):  # type: ignore[no-untyped-def]
+def maxout(row, state, zero):
     _largest_of(row, state, VALUES, zero)
 
 
-def maxout_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def maxout_tangent(row, state, zero):
     _largest_of(row, state, DOTS, zero)
 
 
-def maxout_reverse(row, state, zero):  # type: ignore[no-untyped-def]
+def maxout_reverse(row, state, zero):
     _add_to_largest(row, state, BARS, zero)
 
 
-def maxout_reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def maxout_reverse_tangent(row, state, zero):
     _add_to_largest(row, state, BAR_DOTS, zero)
 
 
@@ -194,23 +194,23 @@ def _add_to_masked(row, state, part, zero):
         a_bar[i] += z_bar[i] * mask[i] / kept
 
 
-def dropout(row, state, zero):  # type: ignore[no-untyped-def]
+def dropout(row, state, zero):
     _masked(row, state, VALUES, zero)
 
 
-def dropout_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def dropout_tangent(row, state, zero):
     _masked(row, state, DOTS, zero)
 
 
-def dropout_reverse(row, state, zero):  # type: ignore[no-untyped-def]
+def dropout_reverse(row, state, zero):
     _add_to_masked(row, state, BARS, zero)
 
 
-def dropout_reverse_tangent(row, state, zero):  # type: ignore[no-untyped-def]
+def dropout_reverse_tangent(row, state, zero):
     _add_to_masked(row, state, BAR_DOTS, zero)
 
 
-def label_smoothing(row, state, zero):  # type: ignore[no-untyped-def]
+def label_smoothing(row, state, zero):
     """Of targets, which have no cotangents."""
     y = block(state, VALUES, row[INPUT], row[WIDTH], zero)
     smooth = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)

@@ -1,0 +1,151 @@
+"""CasADi: scalar expressions in reverse mode, written out as C and compiled by the C compiler of the system."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from difflab.backends.arguments import Arguments
+from difflab.counting import sweep_operations
+from difflab.network import MLP
+from difflab.peers.plain_dense import activations
+from difflab.peers.ready import Ready, Whole
+
+
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+
+
+@dataclass(frozen=True, repr=False)
+class Casadi(Whole):
+    """CasADi in float64; the code of one sample is straight-line and mapped over the batch.
+
+    Parameters
+    ----------
+    max_ops : operations of the gradient of one sample beyond which a network is refused: the code has one line for each
+    """
+
+    max_ops: int = 20_000
+    name = "casadi"
+    module = "casadi"
+    package = "casadi"
+
+    def unsupported(self, net: MLP) -> str | None:
+        if reason := super().unsupported(net):
+            return reason
+        return None if shutil.which("cc") else "a C compiler called cc is not there; install one"
+
+    def refusal(self, net: MLP) -> str | None:
+        ops = sweep_operations(net.program)
+        limit = self.max_ops
+        return f"{ops} operations in the gradient, each a line of C, limit {limit}" if ops > limit else None
+
+    def _prepare(self, net: MLP) -> PreparedCasadi:
+        return PreparedCasadi(net, self)
+
+
+class PreparedCasadi(Ready):
+    """The expression of one sample; code for the last batch size, compiled when that is first asked for."""
+
+    def __init__(self, net: MLP, backend: Casadi) -> None:
+        super().__init__(net, backend, "float64")
+        self._batch = 0
+        self._compiled: dict[str, Any] = {}
+
+    def _functions(self, batch: int) -> dict[str, Any]:
+        if self._batch != batch:
+            self._compiled, self._batch = _compiled(self.net, batch), batch
+        return self._compiled
+
+    def held(self, arguments: Arguments) -> Any:
+        """Buffers that the functions read and write; CasADi's columns are the samples."""
+        value, gradient = np.zeros(1), np.zeros(self.net.n_params)
+        runs = {}
+        for name, function in self._functions(len(arguments.x)).items():
+            buffer, runs[name] = function.buffer()
+            for i, given in enumerate((arguments.theta, arguments.x, arguments.y)):
+                buffer.set_arg(i, given.data)
+            for i, found in enumerate((value, gradient)[: function.n_out()]):
+                buffer.set_res(i, found.data)
+            runs[f"{name} buffer"] = buffer
+        return runs, value, gradient, arguments
+
+    def differentiate(self, held: Any) -> Any:
+        runs, value, gradient, _ = held
+        runs["gradient"]()
+        return value, gradient
+
+    def evaluate(self, held: Any) -> Any:
+        runs, value, _, _ = held
+        runs["primal"]()
+        return value[0]
+
+    def unpacked(self, found: Any, out: np.ndarray) -> float:
+        value, out[:] = found
+        return float(value[0])
+
+
+def _compiled(net: MLP, batch: int) -> dict[str, Any]:
+    """Functions of theta, samples and targets that run compiled code: ``gradient`` and ``primal``."""
+    import casadi
+
+    with tempfile.TemporaryDirectory(prefix="difflab-") as folder:
+        source, code = Path(folder) / "mapped.c", Path(folder) / "mapped.so"
+        generator = casadi.CodeGenerator(source.name)
+        for function in _mapped(net, batch):
+            generator.add(function)
+        generator.generate(f"{folder}/")
+        subprocess.run(["cc", *FLAGS, str(source), "-o", str(code), "-lm"], check=True, capture_output=True)
+        return {name: casadi.external(name, str(code)) for name in ("gradient", "primal")}
+
+
+def _mapped(net: MLP, batch: int) -> list[Any]:
+    """The loss of a batch with its gradient, and alone: those of a sample, added up."""
+    import casadi
+
+    theta, x, y = (casadi.SX.sym(name, size) for name, size in _sizes(net))
+    loss = _loss(net, theta, x, y) / batch
+    made = []
+    for name, outputs in (("gradient", [loss, casadi.gradient(loss, theta)]), ("primal", [loss])):
+        of_sample = casadi.Function(name if batch == 1 else f"{name}_of_sample", [theta, x, y], outputs)
+        summed = list(range(len(outputs)))
+        made.append(of_sample if batch == 1 else of_sample.map(name, "serial", batch, [0], summed))
+    return made
+
+
+def _sizes(net: MLP) -> list[tuple[str, int]]:
+    return [("theta", net.n_params), ("x", net.n_inputs), ("y", net.n_outputs)]
+
+
+def _loss(net: MLP, theta: Any, x: Any, y: Any) -> Any:
+    """Softmax cross-entropy of one sample."""
+    import casadi
+
+    known_functions: dict[str, Callable[[Any], Any]] = {
+        "identity": lambda z: z,
+        "relu": lambda z: casadi.if_else(z > 0, z, 0),
+        "sigmoid": lambda z: 1 / (1 + casadi.exp(-z)),
+        "softplus": lambda z: casadi.fmax(z, 0) + casadi.log1p(casadi.exp(-casadi.fabs(z))),
+        "tanh": casadi.tanh,
+    }
+    a, parameters = x, [_matrix(parameter, theta) for parameter in net.parameters]
+    for name, weight, bias in zip(activations(net), parameters[::2], parameters[1::2], strict=True):
+        a = known_functions[name](casadi.mtimes(weight, a) + bias)
+    largest = casadi.mmax(a)
+    return casadi.sum1(y) * (largest + casadi.log(casadi.sum1(casadi.exp(a - largest)))) - casadi.dot(y, a)
+
+
+def _matrix(parameter: Any, theta: Any) -> Any:
+    """A parameter cut from theta, where matrices lie row by row; CasADi's lie column by column."""
+    import casadi
+
+    cut = theta[parameter.offset : parameter.offset + parameter.size]
+    shape = parameter.shape if len(parameter.shape) == 2 else (math.prod(parameter.shape), 1)
+    return casadi.reshape(cut, *shape[::-1]).T

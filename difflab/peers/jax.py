@@ -1,0 +1,148 @@
+"""JAX: ``jit(value_and_grad)``, its results waited for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from difflab.backends.arguments import Arguments, checked
+from difflab.errors import known
+from difflab.network import MLP
+from difflab.peers.plain_dense import activations, weights_and_biases
+from difflab.peers.ready import Call, Ready, Whole
+
+
+TRIALS = 20
+"""Calls by which the faster of two forms is found."""
+
+
+def xla_flags(threads: int) -> str:
+    """What XLA reads when it starts; its pool has a thread for each core that the process may run on."""
+    return f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+
+
+@dataclass(frozen=True, repr=False)
+class Jax(Whole):
+    """JAX on the processor, dispatched synchronously, which is what small networks are faster with.
+
+    Parameters
+    ----------
+    dtype : ``"float64"`` or ``"float32"``
+    threads : what XLA is told when it starts, which is once per process; for more than the process may use cores,
+        it has no more than those
+    """
+
+    dtype: str = "float64"
+    threads: int = 1
+    name = "jax"
+    module = "jax"
+    package = "jax"
+
+    def __post_init__(self) -> None:
+        known(self.dtype, ("float64", "float32"), "dtype")
+
+    def _prepare(self, net: MLP) -> PreparedJax:
+        return PreparedJax(net, self)
+
+
+class PreparedJax(Ready):
+    """The loss traced and compiled at the first call, over a weight and a bias for each layer, or over a flat theta.
+
+    A list of parameters costs more for each call, a flat one has to be cut and put together by the compiled code: which
+    is faster depends on the network.
+    """
+
+    def __init__(self, net: MLP, backend: Jax) -> None:
+        super().__init__(net, backend, backend.dtype)
+        os.environ.setdefault("XLA_FLAGS", xla_flags(backend.threads))
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        self._array = jax.numpy.asarray
+        loss = _loss(net)
+        self._gradient, self._loss = jax.jit(jax.value_and_grad(loss)), jax.jit(loss)
+        self._gradient_of_flat = jax.jit(jax.value_and_grad(lambda theta, x, y: loss(_layers(net, theta), x, y)))
+
+    def held(self, arguments: Arguments) -> Any:
+        """Weights are (in, out) as in JAX's own layers."""
+        views = weights_and_biases(self.net, arguments.theta)
+        return [self._array(view.T) for view in views], self._array(arguments.x), self._array(arguments.y)
+
+    def differentiate(self, held: Any) -> Any:
+        found = self._gradient(*held)
+        found[0].block_until_ready()  # Results of one execution are ready together.
+        return found
+
+    def evaluate(self, held: Any) -> Any:
+        return self._loss(*held).block_until_ready()
+
+    def unpacked(self, found: Any, out: np.ndarray) -> float:
+        value, gradients = found
+        if not isinstance(gradients, list):
+            out[:] = np.asarray(gradients)
+            return float(value)
+        for view, gradient in zip(weights_and_biases(self.net, out), gradients, strict=True):
+            view[...] = np.asarray(gradient).T
+        return float(value)
+
+    def gradient_call(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Call:
+        """The faster of both forms."""
+        flat = tuple(map(self._array, (theta, *self._rows(theta, x, y))))
+
+        def of_flat() -> Any:
+            found = self._gradient_of_flat(*flat)
+            found[0].block_until_ready()
+            return found
+
+        return min(super().gradient_call(theta, x, y), of_flat, key=_seconds)
+
+    def _rows(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        arguments = checked(self.net, theta, x, y, self.dtypes)
+        return arguments.x, arguments.y
+
+
+def _seconds(call: Call) -> float:
+    """The least of some calls, the first one left out."""
+    call()
+    found = []
+    for _ in range(TRIALS):
+        started = perf_counter()
+        call()
+        found.append(perf_counter() - started)
+        if sum(found) > 1.0:
+            break
+    return min(found)
+
+
+def _loss(net: MLP) -> Callable[[list[Any], Any, Any], Any]:
+    """Mean softmax cross-entropy as a function of weights (in, out) and biases, samples, and targets in rows."""
+    import jax
+
+    known_functions: dict[str, Callable[[Any], Any]] = {
+        "identity": lambda z: z,
+        "relu": jax.nn.relu,
+        "sigmoid": jax.nn.sigmoid,
+        "softplus": jax.nn.softplus,
+        "tanh": jax.numpy.tanh,
+    }
+    functions = [known_functions[name] for name in activations(net)]
+
+    def loss(parameters: list[Any], x: Any, y: Any) -> Any:
+        a = x
+        for function, weight, bias in zip(functions, parameters[::2], parameters[1::2], strict=True):
+            a = function(a @ weight + bias)
+        return -(y * jax.nn.log_softmax(a)).sum(axis=1).mean()
+
+    return loss
+
+
+def _layers(net: MLP, theta: Any) -> list[Any]:
+    """Weights (in, out) and biases cut from a flat theta."""
+    cut = [theta[p.offset : p.offset + p.size].reshape(p.shape) for p in net.parameters]
+    return [part.T for part in cut]
