@@ -62,7 +62,7 @@ SOFTENED = dl.Activation(
 
 
 @pytest.fixture
-def registered(monkeypatch):
+def registered():
     """The table as it was, when the test is over."""
     rows = dict(ACTIVATIONS)
     yield dl.register_activation

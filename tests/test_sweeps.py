@@ -261,13 +261,17 @@ def test_a_later_process_compiles_nothing(home, first_two):
     assert home.kept() == before
 
 
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+LOSSES: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda content: content[: len(content) // 2],
     "emptied": lambda content: b"",
     "of garbage": lambda content: bytes(range(256)) * (len(content) // 256 + 1),
+}
+FLIPS: dict[str, Callable[[bytes], bytes]] = {
     "with a bit flipped": lambda content: with_flipped_bit(content, len(content) // 2),
     "with a bit flipped at its end": lambda content: with_flipped_bit(content, len(content) - 1),
 }
+DAMAGES = {".machine": LOSSES | FLIPS, ".nbi": LOSSES, ".nbc": LOSSES}
+"""What each kind of file recovers from; Numba's own files have no digest that tells of single bits."""
 
 
 def with_flipped_bit(content: bytes, at: int) -> bytes:
@@ -275,12 +279,13 @@ def with_flipped_bit(content: bytes, at: int) -> bytes:
 
 
 def damage(file: Path, how: str) -> None:
-    file.write_bytes(DAMAGES[how](file.read_bytes()))
+    file.write_bytes(DAMAGES[file.suffix][how](file.read_bytes()))
 
 
 def test_damage_to_all_that_is_kept_costs_one_process_time_and_nothing_else(home, first_two):
-    for file, how in zip(home.kept(), itertools.cycle(DAMAGES), strict=False):
-        damage(file, how)
+    for k, file in enumerate(home.kept()):
+        damages = list(DAMAGES[file.suffix])
+        damage(file, damages[k % len(damages)])
     mending, mended = home.first_gradient(), home.first_gradient()
     assert mending["compiled"] >= first_two[0]["compiled"]
     assert mended["compiled"] == 0
@@ -334,9 +339,8 @@ def counted(monkeypatch) -> list:
     return compiled
 
 
-@pytest.mark.parametrize("suffix", [".machine", ".nbi", ".nbc"])
-@pytest.mark.parametrize("how", DAMAGES)
-def test_damaged_code_is_never_run_and_soon_mended(directory, monkeypatch, how, suffix):
+@pytest.mark.parametrize(("suffix", "how"), [(suffix, how) for suffix in DAMAGES for how in DAMAGES[suffix]])
+def test_damaged_code_is_never_run_and_soon_mended(directory, monkeypatch, suffix, how):
     assert is_right()
     (file,) = directory.rglob(f"*{suffix}")
     damage(file, how)

@@ -20,6 +20,7 @@ from difflab.enclosures.rounding import rounding_errors
 from difflab.errors import known
 from difflab.network import MLP
 from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.losses import LOSSES
 from difflab.program import Program
 
 
@@ -139,7 +140,8 @@ class PreparedBackprop(Prepared):
 
     def _open(self, sweep: str, ndim: int) -> bool:
         """Have a sweep at hand, for targets in rows (2) or as indices of classes (1), if one call of it is all."""
-        if not self._most_at_once or ndim not in (1, 2):
+        takes = (2, 1) if LOSSES[self.net.loss].accepts_classes else (2,)
+        if not self._most_at_once or ndim not in takes:
             return False
         door = self._sweeps.door(getattr(self._sweeps, sweep), self.backend.dtype, "rows" if ndim == 2 else "classes")
         self._doors[sweep, ndim] = door

@@ -323,8 +323,9 @@ def by_blas(item: int) -> Any:
     @compiled
     def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
         if start != 0 and start != out:
-            base, made = array(start, columns, zero), matrix(out, rows, columns, zero)
+            made = matrix(out, rows, columns, zero)
             for i in range(rows):
+                base = array(start + i * start_row, columns, zero)
                 for j in range(columns):
                     made[i, j] = base[j]
         right_row, left_row = terms if right_turned else columns, rows if left_turned else terms
@@ -354,7 +355,8 @@ def in_plain_python(item: int) -> Any:
         made = matrix(out, rows, columns, zero)
         a = matrix(left, terms, rows, zero).T if left_turned else matrix(left, rows, terms, zero)
         b = matrix(right, columns, terms, zero).T if right_turned else matrix(right, terms, columns, zero)
-        base = 0 if start == 0 else made if start_row else array(start, columns, zero)
+        of_rows = matrix if start_row else lambda start, rows, columns, zero: array(start, columns, zero)
+        base = of_rows(start, rows, columns, zero) if start else 0
         made[:] = base + a @ b
 
     return multiply
