@@ -12,7 +12,7 @@ from difflab import MLP, Certified, FiniteDifference, Symbolic, reference_gradie
 from difflab.backends import Unsupported
 from difflab.backends.certified import ENCLOSED, KINK
 from difflab.discrepancy import least_and_greatest_error
-from difflab.peers import PEERS, Answer, Numdifftools, Peer, ScipyDifferentiate, entrywise
+from difflab.peers import PEERS, Answer, Numdifftools, Peer, ScipyDifferentiate, ready
 from difflab.study.measures import error_estimates
 from difflab.study.measures.error_estimates import compared
 from difflab.study.measures.subject import Subject
@@ -294,7 +294,7 @@ def _whole_gradient(peer, loss):
 @pytest.mark.parametrize("peer", LIBRARIES, ids=repr)
 def test_a_peer_that_is_missing_says_how_to_install_it(peer, monkeypatch):
     monkeypatch.setitem(sys.modules, peer.module, None)
-    monkeypatch.setattr(entrywise.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ready.importlib.util, "find_spec", lambda name: None)
     assert peer.unsupported(NET) == (
         f"{peer.module} is not installed; install it with: pip install 'difflab[estimates]'"
     )

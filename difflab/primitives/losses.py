@@ -118,7 +118,10 @@ def softmax_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray)
     for k in range(z.size):
         weight += y[k]
         dot += y[k] * (z[k] - z[top])
-        rest += 0.0 if k == top else z_bar[k]
+    for k in range(top):
+        rest += z_bar[k]
+    for k in range(top + 1, z.size):
+        rest += z_bar[k]
     total = 1.0 + rest
     for k in range(z.size):
         z_bar[k] = (weight * z_bar[k] - y[k] * total) / total
@@ -409,8 +412,8 @@ _ROWS = (
         value_and_cotangent=softmax_cross_entropy_sweep,
         cotangent_tangent=softmax_cross_entropy_curvature,
         rounded=softmax_cross_entropy_rounded,
-        value_operations=lambda k: 6 * k + 1,
-        cotangent_operations=lambda k: 4 * k + 1,
+        value_operations=lambda k: 7 * k + 2,
+        cotangent_operations=lambda k: 4 * k + 5,
         accepts_classes=True,
         source="Bridle 1990; softmax and delta = y - t: lecture notes 003 (Dudar 2018)",
         smoothing_classes=lambda k: k,
