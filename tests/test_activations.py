@@ -131,6 +131,21 @@ def exact_second_derivative(row, points, p):
     return 2 * coefficient(row.expression(SERIES, z, *same(p, points, SERIES)), 2)
 
 
+def exact_mixed_derivative(row, points, p):
+    """By polarisation: half of the terms of second order along (1, 1) less those along (1, -1)."""
+    flint.ctx.cap = 3
+    z, (q,) = SERIES.line(BALLS.array(points), np.ones(len(points), object)), same(p, points, BALLS)
+    lines = (SERIES.line(q, np.full(len(points), sign, object)) for sign in (1, -1))
+    ahead, back = (coefficient(row.expression(SERIES, z, line), 2) for line in lines)
+    return (ahead - back) / 2
+
+
+def exact_parameter_second_derivative(row, points, p):
+    flint.ctx.cap = 3
+    (line,) = (SERIES.line(balls, np.ones(len(points), object)) for balls in same(p, points, BALLS))
+    return 2 * coefficient(row.expression(SERIES, SERIES.array(BALLS.array(points)), line), 2)
+
+
 def smooth_points(row, p):
     points = points_in(row.domain, p)
     return points[~np.isin(points, row.kinks)]
@@ -149,6 +164,8 @@ def test_every_column_is_filled(row):
     assert len(row.known_values) >= 2
     assert bool(row.parameter) == (row.expression.__code__.co_argcount == 3)
     assert row.is_learnable == (row.parameter_derivative is not None)
+    assert row.is_learnable == (row.mixed_derivative is not None)
+    assert row.is_learnable == (row.parameter_second_derivative is not None)
     assert row.start == 0 or row.parameter
     assert row.range[0] < row.range[1]
 
@@ -161,7 +178,8 @@ def test_at_least_twenty_thousand_points_are_tried(row):
 @every_case
 def test_truth_is_sharper_than_a_millionth_ulp(row, p):
     points = smooth_points(row, p)[::7]
-    truths = [exact_value, exact_derivative] + [exact_parameter_derivative] * row.is_learnable
+    of_parameter = [exact_parameter_derivative, exact_mixed_derivative, exact_parameter_second_derivative]
+    truths = [exact_value, exact_derivative] + of_parameter * row.is_learnable
     assert all(is_sharp(ball) for truth in truths for ball in balls_of(truth, row, points, p))
     assert all(is_sharp(ball) for ball in balls_of(exact_second_derivative, row, curved_points(row, p)[::7], p))
 
@@ -182,12 +200,31 @@ def worst_parameter_derivative_ulp(row, p, rule):
     return worst_ulp(rule, exact_parameter_derivative, row, smooth_points(row, p), p)
 
 
+def worst_mixed_derivative_ulp(row, p, rule):
+    return worst_ulp(rule, exact_mixed_derivative, row, smooth_points(row, p), p)
+
+
+def worst_parameter_second_derivative_ulp(row, p, rule):
+    return worst_ulp(rule, exact_parameter_second_derivative, row, smooth_points(row, p), p)
+
+
 CHECKS = {
     "value": worst_value_ulp,
     "derivative": worst_derivative_ulp,
     "second_derivative": worst_second_derivative_ulp,
     "parameter_derivative": worst_parameter_derivative_ulp,
+    "mixed_derivative": worst_mixed_derivative_ulp,
+    "parameter_second_derivative": worst_parameter_second_derivative_ulp,
 }
+
+MIXED_ULP = {"prelu": (0.0, 0.0), "swish": (9.0, 8.0)}
+"""Bounds of mixed derivatives and of second ones with respect to the parameter, which rows do not state."""
+
+
+def bound_ulp(row, name):
+    if name in ("mixed_derivative", "parameter_second_derivative"):
+        return MIXED_ULP[row.name][name != "mixed_derivative"]
+    return getattr(row, f"{name}_ulp")
 
 
 def rules_of(row):
@@ -197,20 +234,20 @@ def rules_of(row):
 @every_case
 def test_rules_are_within_their_bounds(row, p):
     for name, rule in rules_of(row).items():
-        assert CHECKS[name](row, p, rule) <= getattr(row, f"{name}_ulp"), name
+        assert CHECKS[name](row, p, rule) <= bound_ulp(row, name), name
 
 
 @every_case
 def test_compiled_rules_are_within_the_same_bounds(row, p):
     for name, rule in rules_of(row).items():
-        assert CHECKS[name](row, p, compiled_rule(rule)) <= getattr(row, f"{name}_ulp"), name
+        assert CHECKS[name](row, p, compiled_rule(rule)) <= bound_ulp(row, name), name
 
 
 @rows
 def test_bounds_are_not_loose(row):
     for name, rule in rules_of(row).items():
         worst = max(CHECKS[name](row, p, rule) for other, p in CASES if other is row)
-        assert getattr(row, f"{name}_ulp") <= 3 * worst, name
+        assert bound_ulp(row, name) <= 3 * worst, name
 
 
 def off_by_a_thousandth(rule):
@@ -274,6 +311,7 @@ def sympy_derivatives(row, p):
     z, q = sympy.symbols("z p", real=True)
     (a,) = row.expression(Symbols(), np.array([z], object), *[np.array([q], object) for _ in p])
     derived = {"derivative": a.diff(z), "second_derivative": a.diff(z, 2), "parameter_derivative": a.diff(q)}
+    derived |= {"mixed_derivative": a.diff(z, q), "parameter_second_derivative": a.diff(q, 2)}
     return {name: f.subs(q, sympy.Rational(*p)) if p else f for name, f in derived.items()}, z
 
 
@@ -285,7 +323,7 @@ def test_sympy_derives_the_hand_rules_from_the_expression(row, p):
         for point in np.random.default_rng(1).uniform(-30, 30, 40).tolist():
             exact = derived[name].subs(z, sympy.Rational(point)).evalf(40, maxn=400)
             error = abs(sympy.Rational(rules[name](point, *p)) - exact)
-            assert error <= getattr(row, f"{name}_ulp") * math.ulp(float(exact)), name
+            assert error <= bound_ulp(row, name) * math.ulp(float(exact)), name
 
 
 @kinked_cases
@@ -317,9 +355,10 @@ def test_rules_come_to_their_limits_at_extreme_arguments(row, p):
     """Neither overflow nor NaN, unless the exact result is beyond all floats."""
     points = np.array(EXTREMES)
     truths = {"value": exact_value, "derivative": exact_derivative, "second_derivative": exact_second_derivative}
-    truths |= {"parameter_derivative": exact_parameter_derivative}
+    truths |= {"parameter_derivative": exact_parameter_derivative, "mixed_derivative": exact_mixed_derivative}
+    truths |= {"parameter_second_derivative": exact_parameter_second_derivative}
     for name, rule in rules_of(row).items():
-        bound = getattr(row, f"{name}_ulp")
+        bound = bound_ulp(row, name)
         for z, ball in zip(points.tolist(), balls_of(truths[name], row, points, p), strict=True):
             exact = float(ball)
             if math.isfinite(exact) and (z != 0 or name != "second_derivative"):
@@ -348,5 +387,5 @@ def test_rules_do_not_swallow_nan(row):
     # Slopes of linear pieces are constants.
     constants = () if "relu" not in row.name and row.name not in ("identity", "prelu") else ("derivative",)
     for name, rule in rules_of(row).items():
-        if name not in (*constants, *(("second_derivative",) if constants else ())):
+        if not constants or name in ("value", "parameter_derivative"):
             assert math.isnan(rule(math.nan, *start_of(row))), name

@@ -12,7 +12,7 @@ from difflab import MLP, Certified, FiniteDifference, Symbolic, reference_gradie
 from difflab.backends import Unsupported
 from difflab.backends.certified import ENCLOSED, KINK
 from difflab.discrepancy import least_and_greatest_error
-from difflab.peers import PEERS, Answer, Numdifftools, Peer, ScipyDifferentiate, ready
+from difflab.peers import PEERS, Answer, Numdifftools, Peer, ScipyDifferentiate, entrywise, ready
 from difflab.study.measures import error_estimates
 from difflab.study.measures.error_estimates import compared
 from difflab.study.measures.subject import Subject

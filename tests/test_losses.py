@@ -413,6 +413,140 @@ def exact_curvature(row: Loss, z: np.ndarray, y: np.ndarray) -> np.ndarray:
     return sums
 
 
+# --- tangents of cotangents
+
+
+def curved(row: Loss, z: np.ndarray, y: np.ndarray, z_dot: np.ndarray) -> np.ndarray:
+    z_bar_dot = np.full(z.size, np.nan)
+    row.cotangent_tangent(z, y, z_dot, z_bar_dot)
+    return z_bar_dot
+
+
+def exact_hessian(row: Loss, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Balls, by polarisation: a^T H b = (f(a + b) - f(a - b)) / 2, with f the coefficient of second order."""
+    outputs, targets, axes = BALLS.array(z), BALLS.array(y)[None], np.eye(z.size, dtype=int)
+
+    def second_order(axis: np.ndarray) -> arb:
+        return coefficient(row.expression(SERIES, SERIES.line(outputs[None], BALLS.array(axis)[None]), targets), 2)[0]
+
+    return np.array([[(second_order(a + b) - second_order(a - b)) / 2 for b in axes] for a in axes])
+
+
+def assert_curvature_is_right(row: Loss, z: np.ndarray, y: np.ndarray, z_dot: np.ndarray) -> None:
+    """Every figure is right to the rounding of the sum of magnitudes |H| |z_dot|; labels of both signs cancel besides.
+
+    Twice that, as leads over the largest logit have the tangent of that logit in them.
+    """
+    known = LOSSES[row.name]
+    found = curved(row, z, y, z_dot)
+    weight = np.abs(y).sum() / abs(y.sum()) if known is CROSS_ENTROPY and y.any() else 1.0
+    least = TINY * (1 + z.size * np.abs(z_dot).max() * (1 + np.abs(y).sum()))
+    with ball_precision(BITS, order=2):
+        hessian = exact_hessian(known, z, y)
+        exact, sizes = hessian @ BALLS.array(z_dot), np.abs(hessian) @ BALLS.array(np.abs(z_dot))
+        for got, number, size in zip(found, exact, sizes, strict=True):
+            assert_close(got, number, 2 * rounding(known, z) * weight * float(size) + least)
+
+
+@losses
+@kinds
+def test_tangents_of_cotangents_are_right_to_the_last_bits(row, targets):
+    rng = np.random.default_rng(7)
+    for _ in range(8):
+        n = int(rng.integers(2, 6))
+        assert_curvature_is_right(row, random_outputs(row, rng, n), targets(row, rng, n), rng.normal(size=n))
+
+
+@on_logits
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_curvature_of_saturated_and_of_tied_logits_keeps_its_digits(row, label):
+    z_dot = np.array([0.3, -1.0, 2.0])
+    for z in ([40.0, 0.0, -3.0], [700.0, 10.0, 0.0], [-1000.0, 1000.0, 300.0], [2.0, 2.0, 2.0], [1e3, 999.0, 1e3]):
+        assert_curvature_is_right(row, np.array(z), one_hot(label, 3), z_dot)
+        assert_curvature_is_right(row, np.array(z), one_hot(label, 3), np.ones(3))
+
+
+@on_probabilities
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_curvature_of_saturated_probabilities_keeps_its_digits(row, label):
+    for z in ([1e-150, 1 - EPS / 2, 0.5], [1 - EPS / 2, 1e-100, EPS], [1e-16, 1 - 1e-15, 1e-30]):
+        assert_curvature_is_right(row, np.array(z), one_hot(label, 3), np.array([0.3, -1.0, 2.0]))
+
+
+CURVED_ENDS = [
+    (BINARY, 1.0, 1.0, 1.0),
+    (BINARY, 0.0, 0.0, 1.0),
+    (BINARY, 0.0, 1.0, math.inf),
+    (BINARY, 1.0, 0.0, math.inf),
+    (BINARY, 0.0, 0.5, math.inf),
+    (DIVERGENCE, 0.0, 0.0, 0.0),
+    (DIVERGENCE, 1.0, 1.0, 1.0),
+    (DIVERGENCE, 0.0, 0.25, math.inf),
+]
+
+
+@pytest.mark.parametrize(("row", "z", "y", "curvature"), CURVED_ENDS)
+def test_a_weight_of_zero_silences_an_infinite_curvature(row, z, y, curvature):
+    found = curved(row, np.array([z, 0.5]), np.array([y, 0.25]), np.ones(2))
+    assert found[0] == curvature
+    assert found[1] == curved(row, np.array([0.5]), np.array([0.25]), np.ones(1))[0]
+
+
+@losses
+@kinds
+def test_compiled_curvature_is_the_plain_one(row, targets):
+    compiled = replace(row, cotangent_tangent=compiled_rule(row.cotangent_tangent))
+    rng = np.random.default_rng(8)
+    for _ in range(4):
+        assert_curvature_is_right(compiled, random_outputs(row, rng, 4), targets(row, rng, 4), rng.normal(size=4))
+
+
+@losses
+def test_curvature_is_the_difference_of_cotangents(row):
+    """The rule of one beside the rule of the other; a central difference is right to some 1e-9."""
+    rng, step = np.random.default_rng(9), 1e-5
+    for _ in range(20):
+        logits, z_dot = rng.normal(size=4), rng.normal(size=4)
+        z, y = 1 / (1 + np.exp(-logits)) if row in ON_PROBABILITIES else logits, soft_targets(row, rng, 4)
+        ahead, behind = (swept(row, z + side * step * z_dot, y)[1] for side in (1, -1))
+        assert np.abs((ahead - behind) / (2 * step) - curved(row, z, y, z_dot)).max() <= 1e-4
+
+
+def with_curvature(row: Loss, change: object) -> Loss:
+    def rule(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
+        row.cotangent_tangent(z, y, z_dot, z_bar_dot)
+        z_bar_dot[:] = change(z, y, z_dot, z_bar_dot)
+
+    return replace(row, cotangent_tangent=rule)
+
+
+def softmax_jacobian(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, _: np.ndarray) -> np.ndarray:
+    """Textbook: p (z_dot - p z_dot), which cancels when one class wins."""
+    p = softmax(z)
+    return y.sum() * p * (z_dot - p @ z_dot)
+
+
+CURVATURE_FAULTS = {
+    "off by a millionth": (SIGMOID, lambda z, y, z_dot, made: made * (1 + 1e-6)),
+    "sigmoid times 1 - sigmoid": (SIGMOID, lambda z, y, z_dot, _: (s := 1 / (1 + np.exp(-z))) * (1 - s) * z_dot),
+    "the diagonal alone": (CROSS_ENTROPY, lambda z, y, z_dot, _: softmax(z) * (1 - softmax(z)) * z_dot),
+    "a softmax that cancels": (CROSS_ENTROPY, softmax_jacobian),
+    "the other label's": (BINARY, lambda z, y, z_dot, _: (y / (1 - z) ** 2 + (1 - y) / z**2) * z_dot),
+    "without the half": (LOSSES["squared_error"], lambda z, y, z_dot, made: made / 2),
+    "divided by one more": (LOSSES["mean_squared_error"], lambda z, y, z_dot, made: made * 3 / 4),
+    "a cotangent": (DIVERGENCE, lambda z, y, z_dot, _: -y / z * z_dot),
+}
+
+
+@pytest.mark.parametrize(("row", "change"), CURVATURE_FAULTS.values(), ids=CURVATURE_FAULTS)
+def test_a_planted_curvature_is_caught(row, change):
+    z = np.array([0.7, 0.01, 0.2]) if row in ON_PROBABILITIES else np.array([40.0, 0.5, -1.0])
+    y, z_dot = np.array([0.25, 0.75, 0.0]), np.array([0.3, -1.0, 2.0])
+    assert_curvature_is_right(row, z, y, z_dot)
+    with pytest.raises(AssertionError):
+        assert_curvature_is_right(with_curvature(row, change), z, y, z_dot)
+
+
 STEP = 2.0**-400
 
 

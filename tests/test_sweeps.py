@@ -90,6 +90,17 @@ def test_the_same_call_gives_the_same_bits_and_leaves_its_arguments(dtype):
         assert [a.tobytes() for a in arguments] == before
 
 
+def test_classes_at_one_call_leave_nothing_to_rows_at_the_next():
+    """The next call, which is looked at in full, has its classes as rows."""
+    net = dl.MLP.dense([3, 4, 200])
+    prepared, rng = dl.Backprop().prepare(net), np.random.default_rng(0)
+    theta, x, classes = net.init(0), rng.normal(size=(3, 3)), np.array([0, 199, 7])
+    first = prepared.value_and_gradient(theta, x, classes)
+    again = prepared.value_and_gradient(theta, np.asfortranarray(x), classes, allow_nonfinite=True)
+    assert first[0] == again[0]
+    assert (first[1] == again[1]).all()
+
+
 @dtypes
 def test_out_is_filled_and_returned(dtype):
     net, theta, x, y = problem(4, dtype)

@@ -145,7 +145,8 @@ class PreparedBackprop(Prepared):
             return False
         door = self._sweeps.door(getattr(self._sweeps, sweep), self.backend.dtype, "rows" if ndim == 2 else "classes")
         self._doors[sweep, ndim] = door
-        self._words.setdefault(sweep, self._plan(KINDS[sweep], 1).words)
+        if sweep not in self._words:
+            self._words[sweep] = self._plan(KINDS[sweep], 1).words
         return True
 
     def input_gradient(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -292,6 +293,8 @@ class PreparedBackprop(Prepared):
             row = ACTIVATIONS.get(str(step.function))
             if row is not None and row.second_derivative is None:
                 raise ValueError(f"{row.name} must have a second derivative for a Hessian, got none; register one")
+            if row is not None and row.is_learnable and not (row.mixed_derivative and row.parameter_second_derivative):
+                raise ValueError(f"{row.name} must have second derivatives in its parameter for a Hessian, got none")
 
     @cached_property
     def _most_at_once(self) -> float:
@@ -323,7 +326,8 @@ class PreparedBackprop(Prepared):
             return self._swept(plan, arguments, **words)
 
     def _swept(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
-        given = {"THETA": arguments.theta, "X": arguments.x, "Y": arguments.y, "TOTAL": len(arguments.x)} | words
+        given = {"THETA": arguments.theta, "X": arguments.x, "Y": arguments.y, "IS_CLASSES": 0}
+        given |= {"TOTAL": len(arguments.x)} | words
         before = plan.words.copy()
         for name, value in given.items():
             place = getattr(self._layout, name)

@@ -167,8 +167,10 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     state[PRODUCT], state[RUN] = _product(choice), _run(choice)
     state[DIVISOR], state[IS_STRICT] = 0 if program.reduction == "mean" else 1, 1
     gradient = np.empty(n_params if choice.kind == "hvp" else 0, dtype)
+    still = np.zeros(tile * program.n_inputs, dtype)
+    state[X_DOT] = still.ctypes.data
     state[GRADIENT] = gradient.ctypes.data
-    plan = Plan(np.concatenate([state, table.ravel()]), (*work, scratch, losses, constants, gradient), None)
+    plan = Plan(np.concatenate([state, table.ravel()]), (*work, scratch, losses, constants, gradient, still), None)
     if not needs_all_samples(program):
         return plan
     plan.words[ONLY_BATCH] = samples

@@ -16,6 +16,7 @@ import llvmlite
 import msgspec
 import numba
 import numpy as np
+import psutil
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
@@ -24,6 +25,8 @@ from difflab.kernels.elementary import MATH
 
 SOURCES = ("number_systems", "primitives", "program.py", "kernels")
 """Everything below difflab/ that compiled code can come from."""
+
+PACKAGE = Path(__file__).parents[1]
 
 PLAIN: dict[int, Callable] = {}
 """With the compiler off, functions in the place of their addresses."""
@@ -163,7 +166,19 @@ def _eager(function: Callable, signatures: tuple[Any, ...], directory: Path | No
 
 
 def _is_caching() -> bool:
-    return os.environ.get("DIFFLAB_NO_CACHE") != "1" and _is_usable(cache_directory())
+    return os.environ.get("DIFFLAB_NO_CACHE") != "1" and _is_as_begun() and _is_usable(cache_directory())
+
+
+@cache
+def _sources(package: Path) -> list[Path]:
+    places = [package / name for name in SOURCES]
+    return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+
+
+def _is_as_begun() -> bool:
+    """Whether no source was edited since this process began: what it has read may be older than what lies there."""
+    began = psutil.Process().create_time()
+    return all(file.stat().st_mtime < began for file in _sources(PACKAGE))
 
 
 def _is_usable(directory: Path) -> bool:
@@ -180,15 +195,13 @@ def _is_usable(directory: Path) -> bool:
 def cache_directory() -> Path:
     """Where compiled kernels of exactly these sources, versions and processor are kept."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "difflab" / "jit" / _digest(Path(__file__).parents[1])
+    return root / "difflab" / "jit" / _digest(PACKAGE)
 
 
 def _digest(package: Path) -> str:
     digest = hashlib.sha256()
-    for name in SOURCES:
-        place = package / name
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
+    for file in _sources(package):
+        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     versions = (platform.python_version(), numba.__version__, llvmlite.__version__, np.__version__)
     processor = (platform.machine(), llvmlite.binding.get_host_cpu_name(), _features())
     flags = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_"))

@@ -246,6 +246,8 @@ def silu_beta_derivative(z: float, beta: float) -> float:
 def silu_beta_second_derivative(z: float, beta: float) -> float:
     """z**3 sigma''(x), with sigma'' = -sigma' tanh(x / 2)."""
     x, low = _silu_argument(z, beta)
+    if abs(x) == 1500.0:
+        return -0.0 * x
     return _sigmoid_slope_times(z, -z * z * math.tanh(0.5 * x), x, low)
 
 

@@ -1,0 +1,301 @@
+"""Threads and modes of Backprop: the same bits on every processor and with any threads, or within rounding of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding
+import naive
+import numpy as np
+import pytest
+from test_sweeps import child
+
+import difflab as dl
+from difflab.backends import backprop
+from difflab.backends.backprop import CHUNK
+from difflab.layers import BatchNorm, Dense, Dropout, Maxout, Multiply, Residual, Softmax
+from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.losses import LOSSES
+
+
+DTYPES = ("float64", "float32")
+BATCHES = (1, 33, 300, 700)
+"""Less than a tile, more than one, more than a chunk, and more than two."""
+
+D = Dense
+NETS = {
+    "smooth": dl.MLP(5, [D(9, "tanh"), D(7, "softplus"), D(6, "gelu"), D(6, "silu"), D(3)]),
+    "pieces": dl.MLP(5, [D(9, "elu"), D(17, "leaky_relu"), D(6, "softsign"), D(4, "relu"), D(3)], "squared_error"),
+    "learnable": dl.MLP(5, [D(9, "swish"), D(7, "prelu"), D(3)], "sigmoid_cross_entropy", "sum", l1=0.01, l2=0.1),
+    "shares": dl.MLP(5, [D(6), Multiply(3), Residual((Maxout(3, 2),)), D(3), Softmax()], "kl_divergence"),
+    "chances": dl.MLP(5, [D(9, "sigmoid"), D(3, "sigmoid")], "binary_cross_entropy"),
+    "masked": dl.MLP(5, [D(9, "tanh"), Dropout(0.4, seed=2), D(3)], "mean_squared_error"),
+    "coupled": dl.MLP(5, [D(9, "tanh"), BatchNorm(), D(3)]),
+}
+NEEDS_ALL = ("masked", "coupled")
+"""Networks whose batches are never cut."""
+
+
+def test_the_networks_hold_all_activations_and_losses():
+    steps = [step for net in NETS.values() for step in net.program.instructions]
+    assert {step.function for step in steps if step.operation == "activation"} == set(ACTIVATIONS) - {"identity"}
+    assert {net.loss for net in NETS.values()} == set(LOSSES)
+
+
+@cache
+def problem(kind: str, batch: int, dtype: str) -> tuple[np.ndarray, ...]:
+    net = NETS[kind]
+    found = naive.random_problem(net, np.random.default_rng([batch, 3]), min(batch, 33))
+    theta, x, y = (a if a.dtype.kind == "i" else a.astype(dtype) for a in found)
+    repeated = np.arange(batch) % len(x)
+    return theta, (x[repeated] * (1 + np.arange(batch)[:, None] / 1024)).astype(dtype), y[repeated]
+
+
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+each_kind = pytest.mark.parametrize("kind", NETS)
+each_batch = pytest.mark.parametrize("batch", BATCHES)
+
+
+def answer(kind: str, batch: int, dtype: str, **options: Any) -> tuple[float, np.ndarray]:
+    return dl.Backprop(dtype, **options).prepare(NETS[kind]).value_and_gradient(*problem(kind, batch, dtype))
+
+
+def sha256(*found: Any) -> str:
+    return hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in found)).hexdigest()
+
+
+def fingerprint(kind: str, batch: int, dtype: str, threads: int = 1) -> str:
+    return sha256(*answer(kind, batch, dtype, threads=threads, mode="reproducible"))
+
+
+COMPARED = [*product(("smooth",), (33, 300), DTYPES), ("shares", 33, "float64")]
+
+
+def all_fingerprints() -> dict[str, str]:
+    """Few, as each processor needs code of its own; it is kept, as always."""
+    return {f"{case}": fingerprint(*case) for case in COMPARED}
+
+
+# --- the same bits
+
+
+@each_dtype
+@each_kind
+@each_batch
+def test_threads_do_not_change_a_bit_of_what_is_reproducible(kind, batch, dtype):
+    assert len({fingerprint(kind, batch, dtype, threads) for threads in (1, 2, 3, 1)}) == 1
+
+
+def fingerprint_of_derivatives(kind: str, dtype: str) -> str:
+    theta, x, y = problem(kind, 33, dtype)
+    prepared = dl.Backprop(dtype, mode="reproducible").prepare(NETS[kind])
+    along, seeds = np.cos(np.arange(theta.size)).astype(dtype), np.ones((33, 3), dtype)
+    return sha256(
+        prepared.hvp(theta, x, y, along, x),
+        prepared.input_gradient(theta, x, y),
+        prepared.jvp(theta, x, along),
+        prepared.vjp(theta, x, seeds),
+        prepared.gauss_newton_product(theta, x, y, along),
+    )
+
+
+@each_dtype
+@pytest.mark.parametrize("kind", ["smooth", "learnable"])
+def test_derivatives_have_the_same_bits_in_every_object(kind, dtype):
+    assert fingerprint_of_derivatives(kind, dtype) == fingerprint_of_derivatives(kind, dtype)
+
+
+PROCESSORS = {
+    "SSE2": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""},
+    "AVX2 without fused operations": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+avx,+avx2"},
+    "AVX-512": {"NUMBA_CPU_NAME": "skylake-avx512"},
+}
+NEEDED = {"SSE2": "sse2", "AVX2 without fused operations": "avx2", "AVX-512": "avx512f"}
+FINGERPRINTS = "import json, test_modes; print(json.dumps(test_modes.all_fingerprints()))"
+
+
+@cache
+def fingerprints_here() -> dict[str, str]:
+    return all_fingerprints()
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_every_processor_has_the_same_bits(processor):
+    features = llvmlite.binding.get_host_cpu_features()
+    if not features.get(NEEDED[processor]):
+        pytest.skip(f"this processor has no {processor}")
+    tests = Path(__file__).parent
+    found = json.loads(child(FINGERPRINTS, tests, tests.parent, **PROCESSORS[processor]))
+    assert [case for case, bits in found.items() if bits != fingerprints_here()[case]] == []
+
+
+def test_bits_say_something():
+    """Fused operations round once where others round twice; nearly all gradients show it."""
+    if not llvmlite.binding.get_host_cpu_features().get("fma"):
+        pytest.skip("this processor has no fused operations")
+    differing = [
+        sha256(*answer(kind, 33, dtype)) != fingerprint(kind, 33, dtype) for kind, dtype in product(NETS, DTYPES)
+    ]
+    assert sum(differing) > len(differing) / 2
+
+
+# --- right
+
+
+def predicted_error(net: dl.MLP, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return dl.Backprop(theta.dtype.name).prepare(net).predicted_error(theta, x, y)
+
+
+def assert_close(
+    found: tuple[float, np.ndarray], expected: tuple[float, np.ndarray], kind: str, batch: int, dtype: str
+) -> None:
+    """Both are within the proven bound of the truth, so that they are within twice that of each other."""
+    theta, x, y = problem(kind, batch, dtype)
+    bound = predicted_error(NETS[kind], theta, x, y)
+    assert (np.abs(found[1].astype(float) - expected[1]) <= 2 * bound).all()
+    loss_size = abs(expected[0]) + batch * (NETS[kind].reduction == "sum") + 1
+    assert abs(found[0] - expected[0]) <= naive.accumulated_rounding(NETS[kind], batch, np.finfo(dtype).eps) * loss_size
+
+
+@each_dtype
+@each_kind
+@each_batch
+def test_modes_agree_within_their_rounding(kind, batch, dtype):
+    assert_close(answer(kind, batch, dtype, mode="reproducible"), answer(kind, batch, dtype), kind, batch, dtype)
+
+
+@pytest.fixture
+def threads_at_once(monkeypatch):
+    """However small the work is."""
+    monkeypatch.setattr(backprop, "WORTH_A_THREAD", 1)
+
+
+@pytest.mark.usefixtures("threads_at_once")
+@each_dtype
+@each_kind
+@pytest.mark.parametrize("threads", [2, 3, 40])
+def test_threads_agree_within_rounding_and_have_the_same_bits_every_time(kind, dtype, threads):
+    for batch in (1, 2, 33, 300):
+        prepared = dl.Backprop(dtype, threads=threads).prepare(NETS[kind])
+        answers = [prepared.value_and_gradient(*problem(kind, batch, dtype)) for _ in range(3)]
+        assert len({(value, gradient.tobytes()) for value, gradient in answers}) == 1
+        assert answers[0][0] == prepared.value_and_gradient(*problem(kind, batch, dtype))[0]
+        assert_close(answers[0], answer(kind, batch, dtype), kind, batch, dtype)
+        if kind in NEEDS_ALL or batch == 1:
+            assert answers[0][1].tobytes() == answer(kind, batch, dtype)[1].tobytes()
+
+
+@pytest.mark.usefixtures("threads_at_once")
+@pytest.mark.parametrize("options", [{"threads": 3}, {"threads": 3, "mode": "reproducible"}], ids=str)
+def test_batches_of_all_sizes_in_any_order_leave_nothing_to_each_other(options):
+    for kind in NETS:
+        used = dl.Backprop(**options).prepare(NETS[kind])
+        for batch in (300, 1, 700, 33, 2, 700):
+            value, gradient = used.value_and_gradient(*problem(kind, batch, "float64"))
+            fresh_value, fresh = answer(kind, batch, "float64", **options)
+            assert (value, gradient.tobytes()) == (fresh_value, fresh.tobytes()), (kind, batch)
+
+
+def test_a_large_enough_batch_is_shared_and_a_small_one_is_not():
+    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
+    enough = 2 * backprop.WORTH_A_THREAD // (6 * NETS["smooth"].n_params) + 1
+    assert [len(prepared._chunks(batch)) for batch in (1, 2, 33, enough)] == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 1])
+@pytest.mark.parametrize("mode", ["fast", "reproducible"])
+def test_chunks_hold_every_sample_once(threads, batch, mode, monkeypatch):
+    monkeypatch.setattr(backprop, "WORTH_A_THREAD", 1)
+    chunks = dl.Backprop(threads=threads, mode=mode).prepare(NETS["smooth"])._chunks(batch)
+    assert [i for chunk in chunks for i in range(batch)[chunk]] == list(range(batch))
+    assert mode == "reproducible" or len(chunks) <= threads
+
+
+@pytest.mark.parametrize("options", [{"threads": 2}, {"threads": 2, "mode": "reproducible"}], ids=str)
+@pytest.mark.usefixtures("threads_at_once")
+def test_penalties_count_once_however_many_chunks_there_are(options):
+    kind = "learnable"
+    theta, x, y = problem(kind, 700, "float64")
+    bare = dl.MLP(5, list(NETS[kind].layers), NETS[kind].loss, NETS[kind].reduction)
+    whole = dl.Backprop(**options).prepare(NETS[kind]).value_and_gradient(theta, x, y)[1]
+    less = dl.Backprop(**options).prepare(bare).value_and_gradient(theta, x, y)[1]
+    is_weight = np.zeros(theta.size, bool)
+    for name, part in NETS[kind].view(is_weight).items():
+        part[...] = name.endswith("weight")
+    expected = (0.01 * np.sign(theta) + 0.1 * theta) * is_weight
+    bounds = [predicted_error(net, theta, x, y) for net in (NETS[kind], bare)]
+    assert (np.abs((whole - less) - expected) <= sum(bounds) + np.spacing(np.abs(whole))).all()
+
+
+@pytest.mark.usefixtures("threads_at_once")
+@pytest.mark.parametrize("options", [{"threads": 2}, {"threads": 2, "mode": "reproducible"}], ids=str)
+def test_what_overflows_in_one_chunk_is_an_error_of_the_call_and_of_no_other(options):
+    net, rng = dl.MLP(5, [D(3)], "squared_error"), np.random.default_rng(0)
+    theta, x, y = naive.random_problem(net, rng, 700)
+    broken = x.copy()
+    broken[650] = 1e300
+    prepared = dl.Backprop(**options).prepare(net)
+    with pytest.raises(FloatingPointError, match="got a loss of inf"):
+        prepared.value_and_gradient(theta, broken, y)
+    expected = dl.Backprop(**options).prepare(net).value_and_gradient(theta, x, y)[1]
+    assert prepared.value_and_gradient(theta, x, y)[1].tobytes() == expected.tobytes()
+
+
+# --- threads of Python
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"mode": "reproducible"}], ids=str)
+def test_prepared_objects_serve_a_thread_each(options):
+    """All at once, on networks and batches of their own."""
+    cases = list(product(NETS, (33, 700))) * 2
+    expected = {case: answer(*case, "float64", **options) for case in cases}
+
+    def work(case: tuple[str, int]) -> bool:
+        prepared = dl.Backprop(**options).prepare(NETS[case[0]])
+        answers = [prepared.value_and_gradient(*problem(*case, "float64")) for _ in range(10)]
+        value, gradient = expected[case]
+        return all((v, g.tobytes()) == (value, gradient.tobytes()) for v, g in answers)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, cases))
+
+
+# --- options
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, False, 1.5, 2.0, "2", None, np.int64(2)])
+def test_threads_that_are_no_whole_number_are_refused(threads):
+    with pytest.raises(ValueError, match="^threads must be a whole number from 1, got "):
+        dl.Backprop(threads=threads)
+
+
+@pytest.mark.parametrize("mode", ["", "Fast", "deterministic", None, 1])
+def test_a_mode_that_is_unknown_is_refused(mode):
+    with pytest.raises((ValueError, TypeError), match="mode"):
+        dl.Backprop(mode=mode)
+
+
+LABELS = {
+    "Backprop('float64')": dl.Backprop(),
+    "Backprop('float32')": dl.Backprop("float32"),
+    "Backprop('float64', threads=2)": dl.Backprop(threads=2),
+    "Backprop('float64', 'reproducible')": dl.Backprop(mode="reproducible"),
+    "Backprop('float32', 'reproducible', threads=3)": dl.Backprop("float32", 3, "reproducible"),
+}
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_label_names_what_is_not_usual(label):
+    assert repr(LABELS[label]) == label
+
+
+def test_labels_differ_where_options_do():
+    made = [dl.Backprop(*options) for options in product(DTYPES, (1, 2, 3), ("fast", "reproducible"))]
+    assert len({repr(each) for each in made}) == len(made)
