@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -16,7 +17,6 @@ import llvmlite
 import msgspec
 import numba
 import numpy as np
-import psutil
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
@@ -27,6 +27,9 @@ SOURCES = ("number_systems", "primitives", "program.py", "kernels")
 """Everything below difflab/ that compiled code can come from."""
 
 PACKAGE = Path(__file__).parents[1]
+
+BEGAN = time.time()
+"""When sources were read."""
 
 PLAIN: dict[int, Callable] = {}
 """With the compiler off, functions in the place of their addresses."""
@@ -177,8 +180,7 @@ def _sources(package: Path) -> list[Path]:
 
 def _is_as_begun() -> bool:
     """Whether no source was edited since this process began: what it has read may be older than what lies there."""
-    began = psutil.Process().create_time()
-    return all(file.stat().st_mtime < began for file in _sources(PACKAGE))
+    return all(file.stat().st_mtime < BEGAN for file in _sources(PACKAGE))
 
 
 def _is_usable(directory: Path) -> bool:
