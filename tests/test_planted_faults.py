@@ -123,6 +123,7 @@ def rebuilt(
     for old, new in pairs:
         source = source.replace(old, new)
     module, (package, _, name) = ModuleType(original.__name__), original.__name__.rpartition(".")
+    module.__file__ = original.__file__
     planting.setitem(sys.modules, original.__name__, module)
     planting.setattr(sys.modules[package], name, module, raising=False)
     exec(compile(source, original.__file__, "exec"), module.__dict__)
