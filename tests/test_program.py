@@ -10,7 +10,6 @@ from flint import arb
 import difflab as dl
 from difflab.enclosures import sweep as ball_sweep
 from difflab.kernels.rules import RULES
-from difflab.kernels.rules import RULES
 from difflab.number_systems import BALLS, COMPLEX128, FLOAT32, FLOAT64, Symbols, ball_precision
 from difflab.primitives.operations import OPERATIONS
 from difflab.program import INPUTS, TARGETS, Instruction, Parameter, Program, primal, values
@@ -127,7 +126,7 @@ def test_primal_over_symbols_is_the_loss_once_numbers_are_put_in(seed):
 
 def test_every_part_knows_every_operation():
     """One row in each table per operation; a missing one would show only when a network uses it."""
-    assert set(RULES) == set(RULES) == set(OPERATIONS)
+    assert set(RULES) == set(OPERATIONS)
     assert all(name == row.name for name, row in OPERATIONS.items())
 
 
