@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 from numba import types
 
@@ -59,8 +58,8 @@ from difflab.kernels.layout import (
 )
 from difflab.kernels.products import OWN_TERMS, product, scratch_size
 from difflab.kernels.rules import RULES, Kind, Rule, Step
-from difflab.kernels.sweeps import run_plan
-from difflab.kernels.target import address
+from difflab.kernels.sweeps import NUMBERS, run_plan
+from difflab.kernels.target import address, compiled
 from difflab.primitives.activations import ACTIVATIONS, ROWS
 from difflab.primitives.losses import LOSSES as LOSS_ROWS
 from difflab.primitives.operations import INPUTS, OPERATIONS, Instruction
@@ -75,8 +74,6 @@ LEAST_TILE, MOST_TILE = 64, 1024
 
 LARGE_WEIGHT = 1 << 17
 """Entries of a weight that does not stay in a cache: it should be met by as many samples at once as possible."""
-
-_NUMBERS = {"float64": types.float64, "float32": types.float32}
 
 
 @dataclass(frozen=True)
@@ -158,7 +155,7 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     scratch = np.empty(_scratch(program, tile), dtype)
     losses = np.array([0.0, 0.0, 0.0, *_limits(program, dtype)])
     state = np.zeros(N_STATE, np.int64)
-    for part, places in zip(work, ((VALUES,), (BARS, X_BAR), (DOTS, X_DOT), (BAR_DOTS, X_BAR_DOT)), strict=False):
+    for part, places in zip(work, ((VALUES,), (BARS, X_BAR), (DOTS,), (BAR_DOTS, X_BAR_DOT)), strict=False):
         state[list(places)] = part.ctypes.data
     state[CONSTANTS], state[LOSSES], state[SCRATCH] = constants.ctypes.data, losses.ctypes.data, scratch.ctypes.data
     state[ITEM], state[TILE], state[N_ROWS], state[N_PARAMS] = choice.item, tile, len(table), n_params
@@ -168,8 +165,7 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     state[DIVISOR], state[IS_STRICT] = 0 if program.reduction == "mean" else 1, 1
     gradient = np.empty(n_params if choice.kind == "hvp" else 0, dtype)
     still = np.zeros(tile * program.n_inputs, dtype)
-    state[X_DOT] = still.ctypes.data
-    state[GRADIENT] = gradient.ctypes.data
+    state[GRADIENT], state[X_DOT] = gradient.ctypes.data, still.ctypes.data
     plan = Plan(np.concatenate([state, table.ravel()]), (*work, scratch, losses, constants, gradient, still), None)
     if not needs_all_samples(program):
         return plan
@@ -271,8 +267,8 @@ def _mark_begun(table: np.ndarray, program: Program, choice: Choice) -> None:
             row[KEEPS] = -1
             continue
         row[KEEPS] = 0
-        carried = {"dropout": step.inputs[:1], "loss": step.inputs[:1], "label_smoothing": ()}
-        for value, bit in zip(carried.get(step.operation, step.inputs), (KEEPS_INPUT, KEEPS_OTHER), strict=False):
+        carried = step.inputs[: _rule(step, choice).carries]
+        for value, bit in zip(carried, (KEEPS_INPUT, KEEPS_OTHER), strict=False):
             row[KEEPS] |= bit if value in begun else 0
             begun.add(value)
         if step.inputs[:1] == (INPUTS,) and not choice.wants_inputs:
@@ -287,10 +283,14 @@ def _overlap(a: slice, b: slice) -> bool:
     return a.start < b.stop and b.start < a.stop
 
 
+def _rule(step: Instruction, choice: Choice) -> Rule:
+    return RULES[step.operation](step.function, choice.kind, choice.dtype)
+
+
 def _addresses(step: Instruction, choice: Choice, is_idle: bool) -> list[int]:
     """Of the four steps of an instruction; 0 where there is nothing to do."""
-    rule: Rule = RULES[step.operation](step.function, choice.kind, choice.dtype)
-    steps: list[Step | None] = list(rule)
+    rule = _rule(step, choice)
+    steps: list[Step | None] = [rule.forward, rule.tangent, rule.reverse, rule.reverse_tangent]
     if choice.kind == "value":
         steps[1:] = [None, None, None]
     if choice.kind in ("gradient", "vjp"):
@@ -311,7 +311,7 @@ _MADE: dict[tuple[str, object], int] = {}
 def _address(step: Instruction, function: Step, choice: Choice) -> int:
     row = ACTIVATIONS[str(step.function)] if step.operation == "activation" else None
     name = f"{step.operation}-{step.function or ''}-{function.__name__}-{choice.dtype}"
-    arguments = types.int64, types.int64, _NUMBERS[choice.dtype]
+    arguments = types.int64, types.int64, NUMBERS[choice.dtype]
     is_ours = row is None or any(row is ours for ours in ROWS)
     return _made(name, row, lambda: _of_addresses(function), arguments, is_ours)
 
@@ -324,7 +324,7 @@ def _made(name: str, row: object, build: Callable[[], Callable], arguments: tupl
 
 def _of_addresses(function: Step) -> Step:
     """The step as a function of where row and state lie."""
-    step = numba.njit(error_model="numpy", nogil=True)(function)
+    step = compiled(function)
 
     def at(row, state, zero):
         step(words(row, N_COLUMNS), words(state, N_STATE), zero)
@@ -333,11 +333,11 @@ def _of_addresses(function: Step) -> Step:
 
 
 def _product(choice: Choice) -> int:
-    number, mode = _NUMBERS[choice.dtype], "in-order" if choice.reproducible else "fast"
+    number, mode = NUMBERS[choice.dtype], "in-order" if choice.reproducible else "fast"
     arguments = (*[types.int64] * 11, number)
     return _made(f"product-{mode}-{choice.dtype}", None, lambda: product(choice.item, choice.reproducible), arguments)
 
 
 def _run(choice: Choice) -> int:
-    arguments = types.int64, types.int64, _NUMBERS[choice.dtype]
+    arguments = types.int64, types.int64, NUMBERS[choice.dtype]
     return _made(f"run-{choice.dtype}", None, lambda: run_plan, arguments)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from difflab.kernels.rules.activation import activation
+from difflab.kernels.rules.add import ADD
 from difflab.kernels.rules.affine import AFFINE
 from difflab.kernels.rules.batch_norm import BATCH_NORM, BATCH_NORM_INFERENCE
+from difflab.kernels.rules.dropout import DROPOUT
+from difflab.kernels.rules.label_smoothing import LABEL_SMOOTHING
 from difflab.kernels.rules.loss import loss
+from difflab.kernels.rules.maxout import MAXOUT
+from difflab.kernels.rules.multiply import MULTIPLY
 from difflab.kernels.rules.penalty import PENALTY
 from difflab.kernels.rules.rule import Kind, Rule, Step
 from difflab.kernels.rules.softmax import SOFTMAX
-from difflab.kernels.rules.structure import ADD, DROPOUT, LABEL_SMOOTHING, MAXOUT, MULTIPLY
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
 

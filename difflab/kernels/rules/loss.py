@@ -55,8 +55,8 @@ def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
         curve(row, state, BARS, zero)
 
     if kind == "gauss_newton":
-        return Rule(None, gauss_newton)
-    return Rule(forward, tangent_of_cotangent if kind == "hvp" else None)
+        return Rule(None, gauss_newton, carries=1)
+    return Rule(forward, tangent_of_cotangent if kind == "hvp" else None, carries=1)
 
 
 @compiled

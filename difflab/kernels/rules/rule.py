@@ -22,9 +22,11 @@ class Rule(NamedTuple):
     tangent : makes the tangent of the value, after the value.
     reverse : adds to cotangents of inputs and to the gradient of parameters.
     reverse_tangent : adds to the tangents of both, after ``reverse``.
+    carries : how many of the inputs, from the first, have cotangents; masks and targets have none.
     """
 
     forward: Step | None = None
     tangent: Step | None = None
     reverse: Step | None = None
     reverse_tangent: Step | None = None
+    carries: int = 2

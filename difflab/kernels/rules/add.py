@@ -1,0 +1,60 @@
+"""Sums of two values, as residual connections make them."""
+
+from __future__ import annotations
+
+from difflab.kernels.layout import (
+    BAR_DOTS,
+    BARS,
+    DOTS,
+    INPUT,
+    KEEPS_INPUT,
+    KEEPS_OTHER,
+    OTHER,
+    OUTPUT,
+    VALUES,
+    WIDTH,
+    block,
+    opened,
+)
+from difflab.kernels.rules.rule import Rule
+from difflab.kernels.target import compiled
+
+
+@compiled
+def _sum(row, state, part, zero):
+    a = block(state, part, row[INPUT], row[WIDTH], zero)
+    b = block(state, part, row[OTHER], row[WIDTH], zero)
+    z = block(state, part, row[OUTPUT], row[WIDTH], zero)
+    for i in range(z.size):
+        z[i] = a[i] + b[i]
+
+
+@compiled
+def _add_to_both(row, state, part, zero):
+    """One after the other, as the two inputs may be one value."""
+    z_bar = block(state, part, row[OUTPUT], row[WIDTH], zero)
+    a_bar = opened(row, state, part, INPUT, KEEPS_INPUT, zero)
+    for i in range(z_bar.size):
+        a_bar[i] += z_bar[i]
+    b_bar = opened(row, state, part, OTHER, KEEPS_OTHER, zero)
+    for i in range(z_bar.size):
+        b_bar[i] += z_bar[i]
+
+
+def add(row, state, zero):
+    _sum(row, state, VALUES, zero)
+
+
+def add_tangent(row, state, zero):
+    _sum(row, state, DOTS, zero)
+
+
+def add_reverse(row, state, zero):
+    _add_to_both(row, state, BARS, zero)
+
+
+def add_reverse_tangent(row, state, zero):
+    _add_to_both(row, state, BAR_DOTS, zero)
+
+
+ADD = Rule(add, add_tangent, add_reverse, add_reverse_tangent)

@@ -1,0 +1,59 @@
+"""Inputs times masks, over the share that is kept."""
+
+from __future__ import annotations
+
+from difflab.kernels.layout import (
+    BAR_DOTS,
+    BARS,
+    DOTS,
+    INPUT,
+    KEEPS_INPUT,
+    OTHER,
+    OUTPUT,
+    VALUES,
+    WIDTH,
+    block,
+    constants,
+    opened,
+)
+from difflab.kernels.rules.rule import Rule
+from difflab.kernels.target import compiled
+
+
+@compiled
+def _masked(row, state, part, zero):
+    a = block(state, part, row[INPUT], row[WIDTH], zero)
+    mask = block(state, VALUES, row[OTHER], row[WIDTH], zero)
+    z = block(state, part, row[OUTPUT], row[WIDTH], zero)
+    kept = 1.0 - constants(row, state, 1)[0]
+    for i in range(z.size):
+        z[i] = a[i] * mask[i] / kept
+
+
+@compiled
+def _add_to_masked(row, state, part, zero):
+    mask = block(state, VALUES, row[OTHER], row[WIDTH], zero)
+    a_bar = opened(row, state, part, INPUT, KEEPS_INPUT, zero)
+    z_bar = block(state, part, row[OUTPUT], row[WIDTH], zero)
+    kept = 1.0 - constants(row, state, 1)[0]
+    for i in range(z_bar.size):
+        a_bar[i] += z_bar[i] * mask[i] / kept
+
+
+def dropout(row, state, zero):
+    _masked(row, state, VALUES, zero)
+
+
+def dropout_tangent(row, state, zero):
+    _masked(row, state, DOTS, zero)
+
+
+def dropout_reverse(row, state, zero):
+    _add_to_masked(row, state, BARS, zero)
+
+
+def dropout_reverse_tangent(row, state, zero):
+    _add_to_masked(row, state, BAR_DOTS, zero)
+
+
+DROPOUT = Rule(dropout, dropout_tangent, dropout_reverse, dropout_reverse_tangent, carries=1)

@@ -1,0 +1,68 @@
+"""The largest of groups of consecutive inputs, the first of equals."""
+
+from __future__ import annotations
+
+from difflab.kernels.layout import (
+    BAR_DOTS,
+    BARS,
+    DOTS,
+    INPUT,
+    INPUT_WIDTH,
+    KEEPS_INPUT,
+    OUTPUT,
+    VALUES,
+    WIDTH,
+    block,
+    opened,
+)
+from difflab.kernels.rules.rule import Rule
+from difflab.kernels.target import compiled
+
+
+@compiled
+def _first_largest(pieces, start, n):
+    """NaN wins over all numbers, so that it stays."""
+    best = start
+    for k in range(start + 1, start + n):
+        if pieces[k] > pieces[best] or (pieces[k] != pieces[k] and pieces[best] == pieces[best]):
+            best = k
+    return best
+
+
+@compiled
+def _largest_of(row, state, part, zero):
+    z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
+    of_inputs = block(state, part, row[INPUT], row[INPUT_WIDTH], zero)
+    a = block(state, part, row[OUTPUT], row[WIDTH], zero)
+    n = row[INPUT_WIDTH] // row[WIDTH]
+    for j in range(a.size):
+        a[j] = of_inputs[_first_largest(z, j * n, n)]
+
+
+@compiled
+def _add_to_largest(row, state, part, zero):
+    z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
+    z_bar = opened(row, state, part, INPUT, KEEPS_INPUT, zero)
+    a_bar = block(state, part, row[OUTPUT], row[WIDTH], zero)
+    n = row[INPUT_WIDTH] // row[WIDTH]
+    for j in range(a_bar.size):
+        z_bar[_first_largest(z, j * n, n)] += a_bar[j]
+
+
+def maxout(row, state, zero):
+    _largest_of(row, state, VALUES, zero)
+
+
+def maxout_tangent(row, state, zero):
+    _largest_of(row, state, DOTS, zero)
+
+
+def maxout_reverse(row, state, zero):
+    _add_to_largest(row, state, BARS, zero)
+
+
+def maxout_reverse_tangent(row, state, zero):
+    _add_to_largest(row, state, BAR_DOTS, zero)
+
+
+MAXOUT = Rule(maxout, maxout_tangent, maxout_reverse, maxout_reverse_tangent)
