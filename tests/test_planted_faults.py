@@ -36,7 +36,7 @@ def problem(net: dl.MLP, batch: int = 4) -> Problem:
 
 
 KERNELS = (
-    *("vector_math", "elementary", "target", "layout", "products"),
+    *("flags", "vector_math", "elementary", "target", "layout", "products"),
     *("rules.rule", "rules.activation", "rules.add", "rules.affine", "rules.batch_norm", "rules.dropout"),
     *("rules.label_smoothing", "rules.loss", "rules.maxout", "rules.multiply", "rules.penalty", "rules.softmax"),
     *("rules", "sweeps", "plans"),

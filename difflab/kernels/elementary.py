@@ -12,6 +12,7 @@ from numba import types
 from numba.extending import overload
 
 from difflab.kernels import vector_math
+from difflab.kernels.flags import CALLED
 
 
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "erf", "erfc")
@@ -24,7 +25,7 @@ def _function(name: str) -> Callable:
     def stub(x: Any) -> Any:
         return single(x) if isinstance(x, np.float32) else double(np.float64(x))
 
-    @overload(stub, strict=False, jit_options={"forceinline": True, "error_model": "numpy", "nogil": True})
+    @overload(stub, strict=False, jit_options={"forceinline": True, **CALLED})
     def _choose(x):
         if x == types.float32:
             return lambda x: single(x)

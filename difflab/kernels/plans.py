@@ -59,7 +59,7 @@ from difflab.kernels.layout import (
 from difflab.kernels.products import OWN_TERMS, product, scratch_size
 from difflab.kernels.rules import RULES, Kind, Rule, Step
 from difflab.kernels.sweeps import NUMBERS, run_plan
-from difflab.kernels.target import address, compiled
+from difflab.kernels.target import address, inlined
 from difflab.primitives.activations import ACTIVATIONS, ROWS
 from difflab.primitives.losses import LOSSES as LOSS_ROWS
 from difflab.primitives.operations import INPUTS, OPERATIONS, Instruction
@@ -309,10 +309,14 @@ _MADE: dict[tuple[str, object], int] = {}
 
 
 def _address(step: Instruction, function: Step, choice: Choice) -> int:
-    row = ACTIVATIONS[str(step.function)] if step.operation == "activation" else None
-    name = f"{step.operation}-{step.function or ''}-{function.__name__}-{choice.dtype}"
+    """A step that closes over nothing is the same whatever the instruction's function, and is compiled once."""
+    row, whose = None, function.__module__.rpartition(".")[2]
+    if function.__closure__ is not None:
+        row = ACTIVATIONS[str(step.function)] if step.operation == "activation" else None
+        whose = f"{step.operation}-{step.function or ''}"
     arguments = types.int64, types.int64, NUMBERS[choice.dtype]
     is_ours = row is None or any(row is ours for ours in ROWS)
+    name = f"{whose}-{function.__name__}-{choice.dtype}"
     return _made(name, row, lambda: _of_addresses(function), arguments, is_ours)
 
 
@@ -324,7 +328,7 @@ def _made(name: str, row: object, build: Callable[[], Callable], arguments: tupl
 
 def _of_addresses(function: Step) -> Step:
     """The step as a function of where row and state lie."""
-    step = compiled(function)
+    step = inlined(function)
 
     def at(row, state, zero):
         step(words(row, N_COLUMNS), words(state, N_STATE), zero)

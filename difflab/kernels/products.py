@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import get_cython_function_address, intrinsic
 
 from difflab.kernels.layout import array, matrix
-from difflab.kernels.target import compiled
+from difflab.kernels.target import compiled, inlined
 
 
 HEIGHTS = (6, 4, 2, 1)
@@ -142,7 +142,7 @@ def _strips(item: int, fused: bool) -> Any:
     first, second, third, fourth, fifth = functions
     w1, w2, w3, w4, _ = widths
 
-    @compiled
+    @inlined
     def strips(
         out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
     ):
@@ -226,7 +226,7 @@ def in_order(item: int, fused: bool) -> Any:
     """
     strips, pack = _strips(item, fused)
 
-    @compiled
+    @inlined
     def multiply(out, start, start_row, left, turned, right, right_turned, rows, columns, terms, scratch, zero):
         left_turned, pitch = turned != 0, columns * item
         lefts, rights = array(left, rows * terms, zero), array(right, columns * terms, zero)
@@ -320,7 +320,7 @@ def by_blas(item: int) -> Any:
     """The same product by BLAS, which sees every matrix turned."""
     gemm = _blas("dgemm" if item == 8 else "sgemm")
 
-    @compiled
+    @inlined
     def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
         if start != 0 and start != out:
             made = matrix(out, rows, columns, zero)

@@ -60,10 +60,10 @@ from difflab.kernels.layout import (
     rows,
     words,
 )
-from difflab.kernels.target import compiled, entry_point
+from difflab.kernels.target import compiled, entry_point, inlined
 
 
-@compiled
+@inlined
 def _load_targets(state, begin, zero):
     """Those of a tile, as rows."""
     batch, n = state[BATCH], state[N_OUTPUTS]
@@ -81,7 +81,7 @@ def _load_targets(state, begin, zero):
                 there[i, k] = given[i, k]
 
 
-@compiled
+@inlined
 def _copy_outputs(state, begin, zero):
     """Given cotangents into their place, and wanted tangents out of theirs."""
     batch, n = state[BATCH], state[N_OUTPUTS]
@@ -99,7 +99,7 @@ def _copy_outputs(state, begin, zero):
             target[i, k] = source[i, k]
 
 
-@compiled
+@inlined
 def _run_tile(plan, begin, zero):
     state, first, width = address_of(plan), address_of(plan) + 8 * N_STATE, 8 * N_COLUMNS
     if plan[Y] != 0:

@@ -21,6 +21,7 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
 from difflab.kernels.elementary import MATH
+from difflab.kernels.flags import CALLED, ENTERED
 
 
 SOURCES = ("number_systems", "primitives", "program.py", "kernels")
@@ -39,8 +40,13 @@ _LIBRARIES: list[Any] = []
 
 
 def compiled(function: Callable) -> Any:
-    """Compile for the CPU: strict IEEE arithmetic, no bounds checks, no GIL."""
-    return numba.njit(error_model="numpy", nogil=True)(function)
+    """Compile for callers that are compiled too."""
+    return numba.njit(**CALLED)(function)
+
+
+def inlined(function: Callable) -> Any:
+    """Make the function a part of its only caller before that is compiled: what it calls is then compiled once less."""
+    return numba.njit(inline="always", **CALLED)(function)
 
 
 @cache
@@ -60,7 +66,7 @@ def compiled_rule(rule: Callable, number: type = np.float64) -> Any:
     if number is not np.float64:
         code = code.replace(co_consts=tuple(number(c) if isinstance(c, float) else c for c in code.co_consts))
     made = FunctionType(code, rule.__globals__ | replaced, rule.__name__, closure=rule.__closure__)
-    return numba.njit(error_model="numpy", nogil=True, forceinline=True)(made)
+    return numba.njit(forceinline=True, **CALLED)(made)
 
 
 class Machine(msgspec.Struct, frozen=True, array_like=True):
@@ -93,7 +99,7 @@ def address(name: str, function: Callable, arguments: tuple[Any, ...], is_ours: 
         except Exception:
             assert kept is not None
             kept.unlink(missing_ok=True)
-    kernel = numba.njit(arguments, error_model="numpy", nogil=True)(function)
+    kernel = numba.njit(arguments, **CALLED)(function)
     (made,) = kernel.overloads.values()
     _LIBRARIES.append(made.library)
     if kept:
@@ -158,7 +164,7 @@ def entry_point(*signatures: Any) -> Callable[[Callable], Any]:
 
 
 def _eager(function: Callable, signatures: tuple[Any, ...], directory: Path | None) -> Any:
-    kernel = compiled(function)
+    kernel = numba.njit(**ENTERED)(function)
     if directory:
         with _numba_cache(directory):
             kernel.enable_caching()

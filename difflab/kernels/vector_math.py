@@ -19,6 +19,8 @@ import numba
 import numpy as np
 from numba.extending import intrinsic
 
+from difflab.kernels.flags import CALLED
+
 
 WORST_ULP: dict[str, tuple[float, float]] = {
     "exp": (1.0, 1.0),
@@ -207,7 +209,7 @@ FLOAT32 = Precision(
 def _inlined(function: Callable) -> Callable:
     """Compile to be a part of every loop that calls it; without the JIT, keep quiet about inf and NaN."""
     if not numba.config.DISABLE_JIT:
-        return numba.njit(error_model="numpy", nogil=True, forceinline=True)(function)
+        return numba.njit(forceinline=True, **CALLED)(function)
 
     @functools.wraps(function)
     def quiet(*arguments: Any) -> Any:

@@ -65,7 +65,7 @@ def _given(row, state, z, j):
     return eps_mean_variance[1 + j], 0.0, np.sqrt(eps_mean_variance[1 + n + j] + eps_mean_variance[0])
 
 
-def _batch_norm(statistics: Any, moves: float, prefix: str) -> Rule:
+def _batch_norm(statistics: Any, moves: float) -> Rule:
     """The rule for a way to find statistics, which move with the batch (1) or not (0).
 
     With normal = (z - mean) / deviation, its tangent is (z_dot - mean(z_dot) - normal mean(z_dot normal)) / deviation,
@@ -149,8 +149,6 @@ def _batch_norm(statistics: Any, moves: float, prefix: str) -> Rule:
                 inner_dot -= normal * (share * dot_dot)
                 z_bar_dot[i, j] += scale_dot * inner + scale * inner_dot
 
-    for step in (forward, tangent, reverse, reverse_tangent):
-        step.__name__ = f"{prefix}_{step.__name__}"
     return Rule(forward, tangent, reverse, reverse_tangent)
 
 
@@ -164,5 +162,5 @@ def _sums(z, numbers, j, mean, rest, deviation):
     return total, dot
 
 
-BATCH_NORM = _batch_norm(_of_batch, 1.0, "of_batch")
-BATCH_NORM_INFERENCE = _batch_norm(_given, 0.0, "given")
+BATCH_NORM = _batch_norm(_of_batch, 1.0)
+BATCH_NORM_INFERENCE = _batch_norm(_given, 0.0)
