@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -70,18 +70,19 @@ def register_activation(row: Activation) -> None:
 
 
 def _scalar_rules(row: Activation) -> list[Callable[..., float]]:
-    rules = (row.value, row.derivative, row.second_derivative, row.parameter_derivative)
-    return [rule for rule in rules if rule is not None]
+    rules = (row.value, row.derivative, row.second_derivative)
+    of_parameter = (row.parameter_derivative, row.mixed_derivative, row.parameter_second_derivative)
+    return [rule for rule in (*rules, *of_parameter) if rule is not None]
 
 
 def _check_compiles(row: Activation) -> None:
     """One rule that Numba cannot compile would take back-propagation from every network."""
     # Here and not above: importing numba takes longer than most commands.
-    from difflab.kernels.target import compiled_rule
+    from difflab.kernels.target import check_compiles
 
     for rule in _scalar_rules(row):
         try:
-            compiled_rule(rule)(*([0.5] if row.parameter is None else [0.5, row.start]))
+            check_compiles(rule, 1 if row.parameter is None else 2)
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
@@ -137,11 +138,26 @@ def _rules(row: Activation, points: np.ndarray, p: float | None) -> list[_Check]
         # Only where arguments were drawn: at special ones it may jump, as that of softsign at 0.
         drawn = 2 * coefficient(along[:N_POINTS], 2)
         rules.append(("second_derivative", row.second_derivative, drawn, row.second_derivative_ulp))
-    if row.is_learnable and row.parameter_derivative is not None:
-        moving = SERIES.line(BALLS.array(rest[0]), np.ones(1, object))
-        slopes = coefficient(row.expression(SERIES, SERIES.array(BALLS.array(points)), moving), 1)
-        rules.append(("parameter_derivative", row.parameter_derivative, slopes, row.parameter_derivative_ulp))
+    if row.is_learnable and p is not None:
+        rules += _rules_of_parameter(row, points, p)
     return rules
+
+
+def _rules_of_parameter(row: Activation, points: np.ndarray, p: float) -> Iterator[_Check]:
+    """Second derivatives where arguments were drawn; mixed ones from series along (1, 1) and (1, -1)."""
+    z, q = BALLS.array(points), BALLS.array(np.full(len(points), p))
+    still, moving = SERIES.array(z), SERIES.line(z, np.ones(len(z), object))
+    ahead, back = (SERIES.line(q, np.full(len(q), sign, object)) for sign in (1, -1))
+    by_p = row.expression(SERIES, still, ahead)
+    if row.parameter_derivative is not None:
+        yield "parameter_derivative", row.parameter_derivative, coefficient(by_p, 1), row.parameter_derivative_ulp
+    bound = max(row.second_derivative_ulp, row.parameter_derivative_ulp)
+    if row.mixed_derivative is not None:
+        both, apart = (coefficient(row.expression(SERIES, moving, line)[:N_POINTS], 2) for line in (ahead, back))
+        yield "mixed_derivative", row.mixed_derivative, (both - apart) / 2, bound
+    if row.parameter_second_derivative is not None:
+        twice = 2 * coefficient(by_p[:N_POINTS], 2)
+        yield "parameter_second_derivative", row.parameter_second_derivative, twice, bound
 
 
 def _check_range(row: Activation, points: np.ndarray, p: float | None) -> None:
@@ -193,8 +209,13 @@ def _check_rule(
         expected = float(truth[worst].mid())
         raise ValueError(
             f"{what} of {row.name!r} must be within {bound:g} ulp of its expression, got {got[worst]!r} at ({at}), "
-            f"where the expression has {expected!r}; mend the rule, or state the {what}_ulp it can keep"
+            f"where the expression has {expected!r}; mend the rule, or state the {_field(what)} it can keep"
         )
+
+
+def _field(what: str) -> str:
+    is_of_second_order = what in ("mixed_derivative", "parameter_second_derivative")
+    return "second_derivative_ulp" if is_of_second_order else f"{what}_ulp"
 
 
 def _called(row: Activation, what: str, rule: Any, at: tuple[float, ...]) -> float:

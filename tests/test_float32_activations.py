@@ -8,11 +8,13 @@ The truth is the expression over float64 and its complex step, far sharper than 
 import math
 import os
 
+import numba
 import numpy as np
 import pytest
 from test_activations import balls_of, exact_derivative, exact_value
 
-from difflab.kernels.target import compiled, compiled_rule
+from difflab.kernels.flags import ENTERED
+from difflab.kernels.target import compiled_rule
 from difflab.number_systems import COMPLEX128, FLOAT64
 from difflab.primitives.activations import ACTIVATIONS
 
@@ -55,7 +57,7 @@ def rounded_rule(rule, p, number):
     """The rule as the float32 sweep applies it, over an array."""
     rule, p = compiled_rule(rule, number), tuple(number(q) for q in p)
 
-    @compiled
+    @numba.njit(**ENTERED)
     def over(z, out):
         for i in range(z.size):
             out[i] = np.float32(rule(number(z[i]), *p))
@@ -184,32 +186,32 @@ HUNDREDTH = float(np.float32(0.01))
 """The slope that a network has in float32."""
 
 
-@compiled
+@numba.njit(**ENTERED)
 def line(z):
     return z
 
 
-@compiled
+@numba.njit(**ENTERED)
 def one(z):
     return 1.0
 
 
-@compiled
+@numba.njit(**ENTERED)
 def half_line(z):
     return z if z > 0 else 0.0
 
 
-@compiled
+@numba.njit(**ENTERED)
 def step(z):
     return 1.0 if z > 0 else 0.0
 
 
-@compiled
+@numba.njit(**ENTERED)
 def bent_line(z):
     return z if z > 0 else HUNDREDTH * z
 
 
-@compiled
+@numba.njit(**ENTERED)
 def bent_step(z):
     return 1.0 if z > 0 else HUNDREDTH
 
@@ -223,7 +225,7 @@ def not_correctly_rounded(rule, truth, p, patterns=range(0, 2**32, 2**24)):
     rule = compiled_rule(rule, np.float32)
     p = tuple(np.float32(q) for q in p)
 
-    @compiled
+    @numba.njit(**ENTERED)
     def count(z):
         wrong = 0
         for i in range(z.size):

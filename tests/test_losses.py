@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from entered import entered
 from flint import arb
 
 from difflab.kernels.target import compiled_rule
@@ -385,7 +386,7 @@ def test_complex_steps_along_the_expression_give_the_cotangent(row):
 @losses
 @kinds
 def test_compiled_rule_is_the_plain_one(row, targets):
-    compiled = replace(row, value_and_cotangent=compiled_rule(row.value_and_cotangent))
+    compiled = replace(row, value_and_cotangent=entered(compiled_rule(row.value_and_cotangent)))
     rng = np.random.default_rng(4)
     for _ in range(50):
         z, y = random_outputs(row, rng, 5), targets(row, rng, 5)
@@ -397,7 +398,7 @@ def test_compiled_rule_is_the_plain_one(row, targets):
 
 @ends
 def test_compiled_rule_has_the_ends_of_the_plain_one(row, z, y, loss, slope):
-    compiled = replace(row, value_and_cotangent=compiled_rule(row.value_and_cotangent))
+    compiled = replace(row, value_and_cotangent=entered(compiled_rule(row.value_and_cotangent)))
     got, z_bar = swept(compiled, np.array([z]), np.array([y]))
     assert (got, z_bar[0]) == (loss, slope)
 
@@ -495,7 +496,7 @@ def test_a_weight_of_zero_silences_an_infinite_curvature(row, z, y, curvature):
 @losses
 @kinds
 def test_compiled_curvature_is_the_plain_one(row, targets):
-    compiled = replace(row, cotangent_tangent=compiled_rule(row.cotangent_tangent))
+    compiled = replace(row, cotangent_tangent=entered(compiled_rule(row.cotangent_tangent)))
     rng = np.random.default_rng(8)
     for _ in range(4):
         assert_curvature_is_right(compiled, random_outputs(row, rng, 4), targets(row, rng, 4), rng.normal(size=4))

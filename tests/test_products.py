@@ -7,11 +7,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from itertools import product
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import pytest
+from entered import entered
 from numba import types
 
 from difflab.kernels import products
@@ -47,7 +49,13 @@ OWN = ("in order", "in order, fused")
 @cache
 def compiled(maker: str, dtype: str) -> Any:
     made = MAKERS[maker](np.dtype(dtype).itemsize)
-    return made if maker == "in plain Python" else machine_code(made, dtype)
+    return in_python(made) if maker == "in plain Python" else machine_code(made, dtype)
+
+
+def in_python(function: Any) -> Any:
+    """With what turns addresses into arrays as Python can call it."""
+    names = function.__globals__ | {name: entered(getattr(products, name)) for name in ("array", "matrix")}
+    return FunctionType(function.__code__, names, closure=function.__closure__)
 
 
 def machine_code(function: Any, dtype: str) -> Any:

@@ -138,6 +138,36 @@ def test_a_wrong_parameter_derivative_is_refused(registered):
         registered(replace(SOFTENED, parameter_derivative=softened_value))
 
 
+def hill(z, p):
+    return p * p * z * z
+
+
+def hill_by_z(z, p):
+    return 2.0 * p * p * z
+
+
+def hill_by_p(z, p):
+    return 2.0 * p * z * z
+
+
+def hill_mixed(z, p):
+    return 4.0 * p * z
+
+
+def hill_by_p_twice(z, p):
+    return 2.0 * z * z
+
+
+@pytest.mark.parametrize("name", ["mixed_derivative", "parameter_second_derivative"])
+def test_a_wrong_second_derivative_of_the_parameter_is_refused(registered, name):
+    given = {"parameter": "p", "start": 0.75, "is_learnable": True, "parameter_derivative": hill_by_p}
+    second = {"mixed_derivative": hill_mixed, "parameter_second_derivative": hill_by_p_twice}
+    expected = rf"^{name} of 'hill' must be within 8 ulp .* state the second_derivative_ulp it can keep$"
+    with pytest.raises(ValueError, match=expected):
+        registered(dl.Activation("hill", P**2 * Z**2, hill, hill_by_z, **given, **second | {name: hill}))
+    registered(dl.Activation("hill", P**2 * Z**2, hill, hill_by_z, **given, **second))
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

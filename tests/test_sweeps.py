@@ -1,7 +1,6 @@
 """Compiled sweeps: those of the naive twin, no stale state, within bounds, plain Python too, and never cached stale."""
 
 import errno
-import itertools
 import json
 import os
 import shutil
@@ -16,11 +15,12 @@ import msgspec
 import naive
 import numpy as np
 import pytest
+from entered import entered
 from numba import types
 from numba.core import compiler
 
 import difflab as dl
-from difflab.kernels import layout, products, target
+from difflab.kernels import layout, target
 from difflab.kernels.layout import words
 
 
@@ -116,51 +116,6 @@ def test_strided_arguments_give_the_answer_of_contiguous_ones():
     prepared = dl.Backprop().prepare(net)
     wide = np.repeat(theta, 2)[::2], np.asfortranarray(x), y[::-1].copy()[::-1]
     assert (prepared.value_and_gradient(*wide)[1] == prepared.value_and_gradient(theta, x, y)[1]).all()
-
-
-# --- products of matrices ---
-
-SIZES = [(1, 1, 1), (5, 3, 2), (1, 7, 600), (7, 1, 300), (97, 19, 257), (6, 40, 5), (200, 33, 12)]
-"""Rows, columns and terms: below and above what is gone through at a time."""
-
-PRODUCTS: dict[str, Callable[[int], Callable]] = {
-    "in order": lambda item: products.in_order(item, False),
-    "in order, fused": lambda item: products.in_order(item, True),
-    "by BLAS": products.by_blas,
-    "in plain Python": products.in_plain_python,
-}
-
-
-def started(out: np.ndarray, start: str) -> tuple[int, int, np.ndarray]:
-    """Where a product starts from, the bytes between the rows of that, and the numbers there."""
-    zeros = np.zeros_like(out)
-    if start == "zeros":
-        return 0, 0, zeros
-    if start == "what is there":
-        return out.ctypes.data, out.strides[0], out.copy()
-    numbers = np.arange(1, out.size + 1).reshape(out.shape).astype(out.dtype)
-    if start == "one row for all":
-        numbers[:] = numbers[0]
-        return numbers.ctypes.data, 0, numbers
-    return numbers.ctypes.data, numbers.strides[0], numbers
-
-
-@dtypes
-@pytest.mark.parametrize("name", PRODUCTS)
-@pytest.mark.parametrize("start", ["zeros", "what is there", "one row for all", "rows of its own"])
-def test_every_product_is_that_of_numpy(name, dtype, start):
-    """Of whole numbers, so that no order of sums and no rounding matters."""
-    rng, item = np.random.default_rng(0), np.dtype(dtype).itemsize
-    multiply = PRODUCTS[name](item)
-    for (rows, columns, terms), turned_a, turned_b in itertools.product(SIZES, (0, 1), (0, 1)):
-        shapes = (rows, terms), (terms, columns), (rows, columns)
-        a, b, out = (rng.integers(-9, 10, shape).astype(dtype) for shape in shapes)
-        left, right = (np.ascontiguousarray(m.T if turned else m) for m, turned in ((a, turned_a), (b, turned_b)))
-        scratch = np.empty(products.scratch_size(columns, terms), dtype)
-        begin, step, base = started(out, start)
-        given = left.ctypes.data, turned_a, right.ctypes.data, turned_b, rows, columns, terms, scratch.ctypes.data
-        multiply(out.ctypes.data, begin, step, *given, np.dtype(dtype).type(0))
-        assert (out == base + a @ b).all(), (rows, columns, terms, turned_a, turned_b)
 
 
 KERNEL_CHECK = """
@@ -331,7 +286,7 @@ def is_right() -> bool:
     """Whether a step and a door do what they should, compiled or kept."""
     numbers = np.array([41, 0])
     code = target.address("next", next_of, (types.int64, types.int64, types.float64))
-    layout.call(code, (numbers.ctypes.data, 0, 0.0))
+    entered(layout.call)(code, (numbers.ctypes.data, 0, 0.0))
     return numbers.tolist() == [41, 42] and target.entry_point((types.int64,))(doubled)(21) == 42
 
 

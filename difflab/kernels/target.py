@@ -17,6 +17,7 @@ import llvmlite
 import msgspec
 import numba
 import numpy as np
+from numba import types
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
@@ -67,6 +68,12 @@ def compiled_rule(rule: Callable, number: type = np.float64) -> Any:
         code = code.replace(co_consts=tuple(number(c) if isinstance(c, float) else c for c in code.co_consts))
     made = FunctionType(code, rule.__globals__ | replaced, rule.__name__, closure=rule.__closure__)
     return numba.njit(forceinline=True, **CALLED)(made)
+
+
+def check_compiles(rule: Callable, n_arguments: int) -> None:
+    """Compile a rule for numbers, and raise what Numba has to say of one that it cannot."""
+    if not numba.config.DISABLE_JIT:
+        compiled_rule(rule).compile((types.float64,) * n_arguments)
 
 
 class Machine(msgspec.Struct, frozen=True, array_like=True):
