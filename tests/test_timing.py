@@ -44,7 +44,7 @@ def test_contenders_take_turns_in_changing_order(clock):
         return lambda: (order.append(name), call())
 
     contest({name: noting(name) for name in "ab"}, np.random.default_rng(0), 1.0)
-    rounds = [tuple(order[i : i + 2]) for i in range(4, len(order), 2)]
+    rounds = [tuple(order[i : i + 2]) for i in range(2 * (1 + timing.CALIBRATIONS), len(order), 2)]
     assert set(rounds) == {("a", "b"), ("b", "a")}
 
 
@@ -72,6 +72,20 @@ def test_samples_of_a_fast_call_are_long_enough_to_be_measured(clock):
     call = clock.busy(1e-6)
     contest({"a": lambda: (before.append(clock.now), call())}, np.random.default_rng(0), 0.05)
     assert len(before) * 1e-6 >= timing.MIN_ROUNDS * timing.SAMPLE_SECONDS
+
+
+@pytest.mark.parametrize("waits_at", range(1, 40))
+def test_a_wait_while_calls_are_counted_makes_no_sample_shorter(clock, waits_at):
+    """Whenever it comes, samples have the calls of undisturbed ones; durations are powers of 2, to be exact."""
+    n_calls = 0
+
+    def call():
+        nonlocal n_calls
+        n_calls += 1
+        clock.now += 2**-13 + (2**-6 if n_calls == waits_at else 0)
+
+    undisturbed, _ = timing.repeats(clock.busy(2**-13))
+    assert timing.repeats(call)[0] == undisturbed
 
 
 def test_a_slow_call_keeps_to_few_rounds(clock):
