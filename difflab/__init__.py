@@ -1,5 +1,7 @@
 """One network definition, several independent ways to differentiate it, and a certified truth to judge them by."""
 
+from difflab import began  # noqa: F401, I001 - before any other source is read
+
 import numpy as np
 
 from difflab.backends import (

@@ -193,7 +193,7 @@ def percentiles(errors: np.ndarray) -> dict[int, float]:
 
 def relative_in_norm(error: np.ndarray, truth: np.ndarray) -> float:
     """Norm of ``error`` over norm of ``truth``, neither of which may under- or overflow; 0 / 0 is 0."""
-    largest = max(np.abs(error).max(), np.abs(truth).max())
+    largest = max(np.abs(error).max(initial=0), np.abs(truth).max(initial=0))
     if largest == 0.0:
         return 0.0
     if not np.isfinite(largest):

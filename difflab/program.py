@@ -80,7 +80,7 @@ class Program:
     @cached_property
     def up_to_outputs(self) -> Program:
         """The same program without loss and totals; its last value are the outputs."""
-        return replace(self, instructions=self.instructions[: self.outputs - self.n_given + 1])
+        return replace(self, instructions=self.instructions[: max(0, self.outputs - self.n_given + 1)])
 
     @cached_property
     def without_totals(self) -> Program:

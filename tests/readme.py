@@ -92,6 +92,13 @@ def certified_table(committed: bool = True) -> str:
     return "\n".join([*tables.lines_of(shown, rows), "", recorded_machine("certified", committed), ""])
 
 
+def peers_table(committed: bool = True) -> str:
+    """Of every cell of the study of peers, the fastest other method."""
+    if not (rows := recorded_rows("peers", committed)):
+        return NOT_MEASURED
+    return "\n".join([*tables.fastest_others(rows), "", recorded_machine("peers", committed), ""])
+
+
 def operation_examples() -> dict[str, dl.MLP]:
     """The smallest network that has each operation."""
     two = dl.Dense(2)
@@ -189,6 +196,7 @@ if __name__ == "__main__":
         "headline table": headline_table(committed=False),
         "agreement table": agreement_table(committed=False),
         "certified table": certified_table(committed=False),
+        "peers table": peers_table(committed=False),
         "support table": support_table(),
         "activation table": activation_table(),
         "loss table": loss_table(),

@@ -36,7 +36,7 @@ LAYERS = (
 """Lower first; a module imports from lower layers or its own package. ``difflab`` stands for its public names."""
 
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
-FREE = ("errors", "files", "datasets", "documents")
+FREE = ("began", "blas", "errors", "files", "datasets", "documents")
 """They import nothing of ours but ``errors``, and anyone may import them."""
 
 SHARED_BY_BACKENDS = ("arguments", "contract")

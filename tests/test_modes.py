@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cache
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import llvmlite.binding
@@ -17,8 +19,11 @@ import pytest
 from test_sweeps import child
 
 import difflab as dl
+from difflab import blas
 from difflab.backends import backprop
 from difflab.backends.backprop import CHUNK
+from difflab.blas import ONE_THREAD
+from difflab.kernels import plans
 from difflab.layers import BatchNorm, Dense, Dropout, Maxout, Multiply, Residual, Softmax
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
@@ -185,7 +190,7 @@ def test_threads_agree_within_rounding_and_have_the_same_bits_every_time(kind, d
         prepared = dl.Backprop(dtype, threads=threads).prepare(NETS[kind])
         answers = [prepared.value_and_gradient(*problem(kind, batch, dtype)) for _ in range(3)]
         assert len({(value, gradient.tobytes()) for value, gradient in answers}) == 1
-        assert answers[0][0] == prepared.value_and_gradient(*problem(kind, batch, dtype))[0]
+        assert answers[0][0] == prepared.value(*problem(kind, batch, dtype))
         assert_close(answers[0], answer(kind, batch, dtype), kind, batch, dtype)
         if kind in NEEDS_ALL or batch == 1:
             assert answers[0][1].tobytes() == answer(kind, batch, dtype)[1].tobytes()
@@ -200,6 +205,52 @@ def test_batches_of_all_sizes_in_any_order_leave_nothing_to_each_other(options):
             value, gradient = used.value_and_gradient(*problem(kind, batch, "float64"))
             fresh_value, fresh = answer(kind, batch, "float64", **options)
             assert (value, gradient.tobytes()) == (fresh_value, fresh.tobytes()), (kind, batch)
+
+
+@each_kind
+def test_the_loss_has_the_same_bits_with_its_gradient_and_without(kind):
+    for batch in (1, 300, 700):
+        prepared = dl.Backprop(mode="reproducible").prepare(NETS[kind])
+        arguments = problem(kind, batch, "float64")
+        assert prepared.value(*arguments) == prepared.value_and_gradient(*arguments)[0]
+
+
+WIDE = [dl.Dense(8, "tanh"), dl.Dense(8)]
+
+
+@pytest.mark.parametrize("layers", [WIDE, [*WIDE, dl.Dropout(0.5, seed=1)], [*WIDE, dl.BatchNorm()]], ids=str)
+def test_blas_has_one_thread_from_the_first_product_that_may_be_its_own(monkeypatch, layers):
+    monkeypatch.setattr(plans, "OWN_TERMS", 64 * 20)
+    prepared, held = dl.Backprop().prepare(net := dl.MLP(8, layers)), []
+    swept = prepared._swept
+
+    def noting(*given, **words):
+        held.append(ONE_THREAD.is_held)
+        return swept(*given, **words)
+
+    monkeypatch.setattr(prepared, "_swept", noting)
+    for batch in (20, 21):
+        prepared.input_gradient(*naive.random_problem(net, np.random.default_rng(0), batch))
+    assert held == [False, True]
+    assert (prepared._most_at_once, ONE_THREAD.is_held) == (20, False)
+
+
+def test_blas_has_its_threads_back_when_the_last_is_done(monkeypatch):
+    """Who came first may leave first."""
+    threads = [4]
+
+    class Libraries:
+        def limit(self, limits, user_api):
+            before, threads[0] = threads[0], limits
+            return SimpleNamespace(restore_original_limits=lambda: threads.__setitem__(0, before))
+
+    monkeypatch.setattr(blas, "_libraries", Libraries)
+    shared = blas.OneThread()
+    with ExitStack() as second:
+        with shared:
+            second.enter_context(shared)
+        assert threads == [1]
+    assert threads == [4]
 
 
 def test_a_large_enough_batch_is_shared_and_a_small_one_is_not():

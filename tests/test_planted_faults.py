@@ -190,7 +190,7 @@ PENALTY = "weight_bar[k] += l1 * np.sign(weight[k]) + l2 * weight[k]"
 SIZE = "row[place], row[SIZE] = parameter.offset, parameter.size"
 PART = "part = slice(parameter.offset, parameter.offset + parameter.size"
 OVERLAP = "a.start < b.stop and b.start < a.stop"
-READERS = " and _readers(program, step.inputs[0]) > 1"
+READERS = " and _is_needed(step.inputs[0], program, choice)"
 RULE_FAULTS: dict[str, tuple[str, Edit]] = {
     "shared weight overwritten": ("affine", (WEIGHT_KEPT, "keeps = begun")),
     "shared bias overwritten": ("affine", (BIAS_KEPT, "if state[IS_FIRST] != 0:")),

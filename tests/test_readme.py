@@ -25,6 +25,7 @@ from readme import (
     loss_table,
     operation_examples,
     part,
+    peers_table,
     recorded_rows,
     support_table,
 )
@@ -52,7 +53,12 @@ def test_the_example_prints_what_the_readme_shows():
         assert abs(float(one) - float(other)) <= max(10.0, 9 * abs(float(one)))
 
 
-TABLES = {"headline table": headline_table, "agreement table": agreement_table, "certified table": certified_table}
+TABLES = {
+    "headline table": headline_table,
+    "agreement table": agreement_table,
+    "certified table": certified_table,
+    "peers table": peers_table,
+}
 
 
 @pytest.mark.parametrize("name", TABLES)

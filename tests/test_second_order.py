@@ -267,7 +267,8 @@ DROPPED = dl.MLP(3, [Dense(4, "tanh"), Dropout(0.4, seed=2), Dense(2)])
 TILED = dl.MLP(
     2, [Dense(6), Multiply(3), Elementwise("prelu"), Residual((Maxout(3, 2),)), Dense(3), Softmax()], "kl_divergence"
 )
-SMALL = (DENSE, SHARED, RESIDUAL, TILED, DROPPED, NORMED)
+SHARES = dl.MLP(3, [Dense(3), Softmax(), Elementwise("tanh"), Dense(2)])
+SMALL = (DENSE, SHARED, RESIDUAL, TILED, SHARES, DROPPED, NORMED)
 each_small = pytest.mark.parametrize("net", SMALL, ids=str)
 each_uncoupled = pytest.mark.parametrize("net", SMALL[:-1], ids=str)
 
@@ -344,6 +345,30 @@ def test_a_hessian_that_would_not_fit_is_refused_before_it_is_made(monkeypatch, 
     with pytest.raises((ValueError, pytest.fail.Exception)) as raised:
         prepared(p).hessian(*p.arguments)
     assert str(raised.value) == (expected if n > backprop.MAX_HESSIAN else "began")
+
+
+@each_dtype
+@each_small
+def test_the_gradient_is_the_certified_one(net, dtype):
+    p = drawn(net)
+    truth = dl.Certified().prepare(net).enclose(*p.arguments).entries
+    assert error(prepared(p, dtype).value_and_gradient(*p.cast(dtype).arguments)[1], truth) <= bound(p, dtype, truth, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_network_without_parameters_has_derivatives_along_its_samples(threads):
+    net = dl.MLP(3, [Softmax()], "kl_divergence")
+    p = drawn(net)
+    whole = prepared(p, threads=threads)
+    value, gradient = whole.value_and_gradient(*p.arguments)
+    assert (value, gradient.size) == (whole.value(*p.arguments), 0)
+    for method in ("jvp", "input gradient"):
+        assert_right(method, p)
+
+
+def test_of_a_network_of_nothing_outputs_are_its_samples():
+    p = drawn(dl.MLP(3, [Elementwise("identity")], "squared_error"))
+    assert (prepared(p).jvp(p.theta, p.x, p.theta_dot, p.x_dot) == p.x_dot).all()
 
 
 # --- identities
@@ -503,13 +528,14 @@ def test_150_samples_are_what_50_three_times_are(method):
     assert np.linalg.norm(found(method, p) - expected) <= naive.accumulated_rounding(LARGE, 150, 2.0**-52) * size
 
 
-STILL = {
+MORE = {
+    "hessian": lambda backprop, p: backprop.hessian(*p.arguments),
     "jvp of theta": lambda backprop, p: backprop.jvp(p.theta, p.x, p.theta_dot),
     "hvp of theta": lambda backprop, p: backprop.hvp(*p.arguments, p.theta_dot),
 }
 """What takes samples to stay where they are, whatever moved before."""
 
-CALLS = {name: method.of for name, method in METHODS.items()} | STILL
+CALLS = {name: method.of for name, method in METHODS.items()} | MORE
 
 
 @each_small
@@ -775,6 +801,7 @@ NETS = {
     "multiply": dl.MLP(3, [Dense(6, "tanh"), Multiply(2)], "squared_error"),
     "maxout": dl.MLP(3, [Dense(2, "tanh"), Maxout(3, 3), Dense(2)]),
     "softmax": dl.MLP(3, [Dense(3), Softmax()], "kl_divergence"),
+    "activation of shares": SHARES,
     "batch_norm": dl.MLP(3, [Dense(3, "tanh"), BatchNorm(), Dense(2)]),
     "batch_norm_inference": dl.MLP(3, [Dense(3, "tanh"), BatchNorm((0.5, -0.25, 0.0), (2.0, 0.5, 1.0)), Dense(2)]),
     "dropout": dl.MLP(3, [Dense(6, "tanh"), Dropout(0.4, seed=2), Dense(2)]),
@@ -936,12 +963,16 @@ FAULTS: dict[str, Fault] = {
     "add: bars for their tangents": Fault(
         "add", "_add_to_both(row, state, BAR_DOTS, zero)", "_add_to_both(row, state, BARS, zero)", "add", HVP
     ),
-    "multiply: one factor moves": Fault(
-        "multiply", "total += z_dot[j * n + k]", "total = z_dot[j * n + k]", "multiply", BOTH
+    "multiply: the last factor alone moves": Fault(
+        "multiply", "            product_dot = product_dot * z[k] + ", "            product_dot = ", "multiply", TANGENT
     ),
-    "multiply: other factors stay": Fault("multiply", " + a_bar[j] * change", "", "multiply", HVP),
-    "multiply: a factor too many": Fault(
-        "multiply", "_without(z, j * n, n, k, other)", "_without(z, j * n, n, k, k)", "multiply", HVP
+    "multiply: factors before stay": Fault("multiply", "before_dot[k] * after + ", "", "multiply", HVP),
+    "multiply: factors after stay": Fault("multiply", " + after * z_dot[j * n + k]", "", "multiply", HVP),
+    "multiply: the cotangent stays": Fault(
+        "multiply", "1.0 * a_bar[j], 1.0 * a_bar_dot[j]", "1.0 * a_bar[j], 0.0", "multiply", HVP
+    ),
+    "softmax: shares are written over": Fault(
+        "softmax", ", rereads=True", "", "activation of shares", ("input gradient", "vjp", "hvp")
     ),
     "maxout: the first piece moves": Fault(
         "maxout",

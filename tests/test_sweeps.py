@@ -120,13 +120,20 @@ def test_strided_arguments_give_the_answer_of_contiguous_ones():
 
 KERNEL_CHECK = """
 from test_sweeps import *
+import test_second_order as second
 
-for dtype, seeds in ("float64", 40), ("float32", 10):
+for dtype, seeds in ("float64", 20), ("float32", 8):
     for seed in range(seeds):
         net, theta, x, y = problem(seed, dtype)
         _, gradient = dl.Backprop(dtype).prepare(net).value_and_gradient(theta, x, y)
         expected = naive.gradient(net, theta, x, y)
         assert np.linalg.norm(gradient - expected) <= bound(net, len(x), dtype) * np.linalg.norm(expected), seed
+for name in second.SOUND.values():
+    net = second.NETS[name]
+    p = second.drawn(net, 5)
+    for method in second.METHODS:
+        if second.takes(method, net):
+            second.assert_right(method, p)
 print("checked", __import__("numba").config.BOUNDSCHECK, __import__("numba").config.DISABLE_JIT)
 """
 
@@ -185,8 +192,9 @@ class Home(NamedTuple):
     def package(self) -> Path:
         return self.folder / "difflab"
 
-    def first_gradient(self) -> dict:
-        found = json.loads(child(FIRST_GRADIENT, self.folder, XDG_CACHE_HOME=str(self.folder / "cache")))
+    def first_gradient(self, hidden: str = "tanh") -> dict:
+        script = FIRST_GRADIENT.replace("tanh", hidden)
+        found = json.loads(child(script, self.folder, XDG_CACHE_HOME=str(self.folder / "cache")))
         assert Path(found["package"]).parent == self.package
         return found
 
@@ -225,6 +233,26 @@ def test_a_later_process_compiles_nothing(home, first_two):
     assert (again["compiled"], again["directory"]) == (0, first_two[0]["directory"])
     assert again["gradient"] == first_two[0]["gradient"]
     assert home.kept() == before
+
+
+def test_no_two_functions_that_are_kept_have_one_symbol(home, first_two):
+    """The linker would take either for the other. Processes count from different numbers."""
+    assert home.first_gradient("relu")["compiled"]
+    kept = [file.read_bytes()[32:] for file in home.kept() if file.suffix == ".machine"]
+    symbols = [msgspec.msgpack.decode(content, type=target.Machine).symbol for content in kept]
+    assert len(set(symbols)) == len(symbols) > 8
+
+
+def test_what_was_edited_since_the_process_began_is_not_kept(tmp_path, monkeypatch):
+    """Nor what has an old date and was put there since."""
+    source = tmp_path / "rule.py"
+    source.write_text("")
+    monkeypatch.setattr(target, "_sources", lambda package: [source])
+    assert not target._is_as_begun()
+    os.utime(source, (0, 0))
+    assert not target._is_as_begun()
+    monkeypatch.setattr(target, "BEGAN", source.stat().st_ctime + 1)
+    assert target._is_as_begun()
 
 
 LOSSES: dict[str, Callable[[bytes], bytes]] = {
@@ -348,6 +376,14 @@ def test_a_directory_of_someone_else_is_not_trusted(directory):
     assert is_right()
     assert sorted(directory.rglob("*")) == before
     assert not file.read_bytes()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_directory_where_others_write_is_not_trusted(directory, mode):
+    directory.mkdir(mode=0o700)
+    directory.chmod(mode)
+    assert is_right()
+    assert not list(directory.iterdir())
 
 
 def test_a_full_disk_costs_time_and_nothing_else(directory, monkeypatch):

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import psutil
-from threadpoolctl import ThreadpoolController
 
 from difflab.backends.arguments import Arguments, checked, checked_like, no_targets
 from difflab.backends.contract import Backend, Prepared
+from difflab.blas import ONE_THREAD
 from difflab.counting import sweep_operations
 from difflab.enclosures.rounding import rounding_errors
 from difflab.errors import known
@@ -35,6 +35,8 @@ MAX_HESSIAN = 4096
 KINDS: dict[str, Kind] = {"value": "value", "value_and_gradient": "gradient", "hvp": "hvp"}
 """Sweeps that are one call, and what their plans are for."""
 
+SWEEPS = {kind: sweep for sweep, kind in KINDS.items()}
+
 CHUNK = 256
 """Samples whose gradients are added up before they meet those of others, if results are to be reproducible."""
 
@@ -44,13 +46,14 @@ WORTH_A_THREAD = 1 << 23
 
 @dataclass(frozen=True, repr=False)
 class Backprop(Backend):
-    """Hand-written reverse sweep, compiled by Numba step by step, for all networks at once.
+    """Hand-written reverse sweep, of which Numba compiles each step when a network first needs it.
 
     Parameters
     ----------
     dtype : ``"float64"`` or ``"float32"``: the arithmetic of products, sums and losses, and of activations whose rules
         hold in it; others are evaluated in float64 and rounded once.
-    threads : how many share the samples of a batch; networks that couple samples have one.
+    threads : how many share the samples of a batch for the loss and its gradient, where there is enough to do for them;
+        other derivatives have one thread, and so have networks that couple samples or drop units.
     mode : ``"fast"``, or ``"reproducible"``: the same bits on every processor and with any number of threads.
     """
 
@@ -58,7 +61,7 @@ class Backprop(Backend):
     threads: int = 1
     mode: Literal["fast", "reproducible"] = "fast"
     name = "backprop"
-    compiles_once = True
+    keeps_code = True
 
     def __post_init__(self) -> None:
         known(self.dtype, ("float64", "float32"), "dtype")
@@ -77,7 +80,8 @@ class Backprop(Backend):
 class PreparedBackprop(Prepared):
     """Plans of the sweeps that were asked for, each with its workspace.
 
-    Derivatives beside the gradient take what ``value_and_gradient`` takes, and are what ``Certified`` encloses.
+    Derivatives beside the gradient take what ``value_and_gradient`` takes, and are what ``Certified`` encloses. As the
+    workspace is one, a prepared network is for one thread at a time.
     """
 
     backend: Backprop
@@ -92,6 +96,7 @@ class PreparedBackprop(Prepared):
         self._dtype = np.dtype(backend.dtype)
         self._doors: dict[tuple[str, int], Any] = {}
         self._words: dict[str, np.ndarray] = {}
+        self._buffers: list[np.ndarray] = []
         self.facts["gradient_ops"] = sweep_operations(net.program)
         self.facts["primal_calls"] = 1
         for sweep in ("value_and_gradient", "value"):
@@ -146,7 +151,7 @@ class PreparedBackprop(Prepared):
         door = self._sweeps.door(getattr(self._sweeps, sweep), self.backend.dtype, "rows" if ndim == 2 else "classes")
         self._doors[sweep, ndim] = door
         if sweep not in self._words:
-            self._words[sweep] = self._plan(KINDS[sweep], 1).words
+            self._plan(KINDS[sweep], 1)
         return True
 
     def input_gradient(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -236,9 +241,7 @@ class PreparedBackprop(Prepared):
             if value - value == 0:
                 return out
         arguments, along = self._checked(theta, x, y), self._direction(theta, x, theta_dot, x_dot)
-        plan = self._plan("hvp", len(x))
-        self._words["hvp"] = plan.words
-        self._run(plan, arguments, GRADIENT_DOT=out, **along)
+        self._run(self._plan("hvp", len(x)), arguments, GRADIENT_DOT=out, **along)
         return self._finite("the Hessian-vector product", out)
 
     def gauss_newton_product(
@@ -299,13 +302,17 @@ class PreparedBackprop(Prepared):
     @cached_property
     def _most_at_once(self) -> float:
         """Samples of a batch for which one call of a sweep is all there is to do."""
-        if self.backend.mode == "reproducible" or self._uses_blas:
+        if self.backend.mode == "reproducible":
             return 0
-        return math.inf if self.backend.threads == 1 else (2 * WORTH_A_THREAD - 1) // (6 * self.net.n_params)
+        one_thread = (2 * WORTH_A_THREAD - 1) // (6 * max(1, self.net.n_params))
+        return min(self._least_for_blas - 1, math.inf if self.backend.threads == 1 else one_thread)
 
     @cached_property
-    def _uses_blas(self) -> bool:
-        return self.backend.mode == "fast" and self._plans.uses_blas(self.net.program, self.backend.dtype)
+    def _least_for_blas(self) -> float:
+        """Samples from which a product may be one for BLAS, whose threads have to be held back then."""
+        if self.backend.mode == "reproducible":
+            return math.inf
+        return self._plans.samples_for_blas(self.net.program, self.backend.dtype)
 
     def _plan(
         self, kind: Kind, samples: int, program: Program | None = None, name: object = None, **choice: Any
@@ -318,11 +325,13 @@ class PreparedBackprop(Prepared):
             program = program or self.net.program
             _check_memory(self.net, samples, self._plans.workspace_bytes(program, chosen, samples))
             plan = self._made[key] = self._plans.make_plan(program, self.net.n_params, chosen, samples)
+            if key == (kind, None, True) and kind in SWEEPS:
+                self._words[SWEEPS[kind]] = plan.words
         return plan
 
     def _run(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
         """Run a plan with further words of its state: numbers, and arrays for their addresses."""
-        with self._blas_of_one_thread():
+        with self._blas(len(arguments.x)):
             return self._swept(plan, arguments, **words)
 
     def _swept(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
@@ -338,17 +347,10 @@ class PreparedBackprop(Prepared):
             plan.words[:] = before
 
     def _value(self, arguments: Arguments) -> float:
-        plan = self._plan("value", len(arguments.x))
-        self._words["value"] = plan.words
-        return self._run(plan, arguments)
+        return self._in_chunks("value", arguments)
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
-        chunks = self._chunks(len(arguments.x))
-        if len(chunks) > 1:
-            return self._in_chunks(arguments, chunks)
-        plan = self._plan("gradient", len(arguments.x))
-        self._words["value_and_gradient"] = plan.words
-        return self._run(plan, arguments, GRADIENT=arguments.out)
+        return self._in_chunks("gradient", arguments)
 
     def _chunks(self, batch: int) -> list[slice]:
         """Samples that go together; in reproducible mode, however many threads there are."""
@@ -360,44 +362,41 @@ class PreparedBackprop(Prepared):
             size = -(-batch // min(self.backend.threads, worth, batch))
         return [slice(begin, begin + size) for begin in range(0, batch, size)]
 
-    def _in_chunks(self, arguments: Arguments, chunks: list[slice]) -> float:
+    def _in_chunks(self, kind: Kind, arguments: Arguments) -> float:
         """As many chunks at a time as there are threads, added up in the order of samples."""
-        workers = min(self.backend.threads, len(chunks))
+        chunks = self._chunks(len(arguments.x))
+        workers, out = min(self.backend.threads, len(chunks)), arguments.out
         parts = self.net.program.divisor(len(arguments.x))
-        buffers = [np.empty_like(arguments.out) for _ in range(workers)]
-        plans = [self._plan("gradient", 1, self.net.program.without_totals, name=k) for k in range(workers)]
-        whole, value, out = self._plan("gradient", 1), 0.0, arguments.out
+        whole = self._plan(kind, len(arguments.x))
+        names = range(workers if len(chunks) > 1 else 0)
+        plans = [self._plan(kind, 1, self.net.program.without_totals, name=k) for k in names]
+        while kind == "gradient" and len(self._buffers) < len(plans):
+            self._buffers.append(np.empty_like(out))
 
         def work(k: int, chunk: int) -> float:
-            plan = plans[k] if chunk else whole
-            return self._swept(plan, arguments.of(chunks[chunk]), GRADIENT=buffers[k], DIVISOR=parts)
+            """The first chunk has the penalties too."""
+            gradient = {"GRADIENT": self._buffers[k] if chunk else out} if kind == "gradient" else {}
+            return self._swept(plans[k] if chunk else whole, arguments.of(chunks[chunk]), DIVISOR=parts, **gradient)
 
-        with self._blas_of_one_thread():
+        value = 0.0
+        with self._blas(len(arguments.x)):
             for first in range(0, len(chunks), workers):
                 wave = range(first, min(first + workers, len(chunks)))
                 others = [self._pool.submit(work, chunk - first, chunk) for chunk in wave[1:]]
                 values = [work(0, first), *(other.result() for other in others)]
                 for k, found in enumerate(values):
                     value = value + found if first + k else found
-                    if first + k:
-                        out += buffers[k]
-                    else:
-                        out[:] = buffers[k]
+                    if first + k and kind == "gradient":
+                        out += self._buffers[k]
         return value
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(max(1, self.backend.threads - 1), "difflab")
 
-    def _blas_of_one_thread(self) -> AbstractContextManager[Any]:
+    def _blas(self, samples: int) -> AbstractContextManager[Any]:
         """Threads have samples of their own, and BLAS none beside them."""
-        if not self._uses_blas:
-            return nullcontext()
-        return self._blas.limit(limits=1, user_api="blas")
-
-    @cached_property
-    def _blas(self) -> ThreadpoolController:
-        return ThreadpoolController()
+        return ONE_THREAD if samples >= self._least_for_blas else nullcontext()
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return rounding_errors(self.net, theta, x, y, self.dtypes[0]).gradient

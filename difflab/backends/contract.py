@@ -50,8 +50,8 @@ class Backend(ABC):
     """A way to turn a program into derivatives, with its options; its ``repr`` is its label in every table."""
 
     name: ClassVar[str]
-    compiles_once: ClassVar[bool] = False
-    """Whether code is compiled once for all networks and kept on disk."""
+    keeps_code: ClassVar[bool] = False
+    """Whether compiled code is kept on disk for the next process."""
 
     def __repr__(self) -> str:
         """Words are always shown, limits and steps where they differ from the default."""

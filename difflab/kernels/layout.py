@@ -40,20 +40,18 @@ TOTAL, TILE, N_ROWS, N_PARAMS, N_INPUTS, N_OUTPUTS = range(24, 30)
 X_DOT_STEP, X_BAR_STEP, GRADIENT_STEP = range(30, 33)
 """By how many bytes the next sample lies further; 0 for what is used again and again."""
 
-ONLY_BATCH, DIVISOR, IS_STRICT = range(33, 36)
-"""The one number of samples there is room for, or 0; what losses are divided by if not by their number, or 0; whether
-numbers that are not finite end it."""
+ONLY_BATCH, DIVISOR = range(33, 35)
+"""The one number of samples there is room for, or 0; what losses are divided by if not by their number, or 0."""
 
-PRODUCT, RUN, N_STATE = range(36, 39)
+PRODUCT, RUN, N_STATE = range(35, 38)
 """Addresses of the code that makes products of matrices, and of that which runs a plan."""
 
 FORWARD, TANGENT, REVERSE, REVERSE_TANGENT, INPUT, INPUT_WIDTH, OTHER, OUTPUT, WIDTH = range(9)
 """Words of a row: addresses of its rules, and columns of two inputs and of the value it makes."""
 
-FIRST, SECOND, SIZE, CONSTANT, SLOPE, KEEPS, SHARE, N_COLUMNS = range(9, 17)
-"""Offsets of two parameters in theta, the size of the last one, where constants start, the column for slopes, which
-cotangents were begun before in a reverse sweep, and where in the scratch space its own part starts; -1 where there is
-none."""
+FIRST, SECOND, SIZE, CONSTANT, SLOPE, KEEPS, N_COLUMNS = range(9, 16)
+"""Offsets of two parameters in theta, the size of the last one, where constants start, the column for slopes, and which
+cotangents were begun before in a reverse sweep; -1 where there is none."""
 
 KEEPS_INPUT, KEEPS_OTHER, KEEPS_FIRST, KEEPS_SECOND, HAS_NO_BAR = 1, 2, 4, 8, 16
 """Bits of ``KEEPS``; the last is for an input whose cotangent nobody wants."""

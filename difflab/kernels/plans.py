@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,6 @@ from difflab.kernels.layout import (
     HAS_NO_BAR,
     INPUT,
     INPUT_WIDTH,
-    IS_STRICT,
     ITEM,
     KEEPS,
     KEEPS_FIRST,
@@ -121,13 +121,11 @@ def needs_all_samples(program: Program) -> bool:
     return program.couples_samples or bool(program.masks)
 
 
-def uses_blas(program: Program, dtype: str) -> bool:
-    """Whether a product of the sweeps may be one for BLAS."""
-    tile = MOST_TILE if needs_all_samples(program) else _tile(program, sum(program.widths), np.dtype(dtype).itemsize)
-    return any(
-        step.operation == "affine" and tile * step.width * program.widths[step.inputs[0]] > OWN_TERMS
-        for step in program.instructions
-    )
+def samples_for_blas(program: Program, dtype: str) -> float:
+    """Samples of a batch from which a product of the sweeps is one for BLAS; infinite if none ever is."""
+    least = OWN_TERMS // max(_weights(program), default=1) + 1
+    tile = _tile(program, sum(program.widths), np.dtype(dtype).itemsize)
+    return least if needs_all_samples(program) or tile >= least else math.inf
 
 
 def workspace_bytes(program: Program, choice: Choice, samples: int) -> int:
@@ -160,9 +158,9 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     state[CONSTANTS], state[LOSSES], state[SCRATCH] = constants.ctypes.data, losses.ctypes.data, scratch.ctypes.data
     state[ITEM], state[TILE], state[N_ROWS], state[N_PARAMS] = choice.item, tile, len(table), n_params
     state[N_INPUTS], state[N_OUTPUTS] = program.n_inputs, program.n_outputs
-    state[OUTPUTS] = _starts(program)[program.outputs if _has_loss(program) else -2]
+    state[OUTPUTS] = _starts(program)[_outputs(program)]
     state[PRODUCT], state[RUN] = _product(choice), _run(choice)
-    state[DIVISOR], state[IS_STRICT] = 0 if program.reduction == "mean" else 1, 1
+    state[DIVISOR] = 0 if program.reduction == "mean" else 1
     gradient = np.empty(n_params if choice.kind == "hvp" else 0, dtype)
     still = np.zeros(tile * program.n_inputs, dtype)
     state[GRADIENT], state[X_DOT] = gradient.ctypes.data, still.ctypes.data
@@ -186,23 +184,32 @@ def _has_loss(program: Program) -> bool:
     return any(step.operation == "loss" for step in program.instructions)
 
 
+def _outputs(program: Program) -> int:
+    """The value that the loss reads; without a loss, the last one that is made, or x if none is."""
+    if _has_loss(program):
+        return program.outputs
+    return len(program.widths) - 1 if program.instructions else INPUTS
+
+
 def _starts(program: Program) -> np.ndarray:
     """The column at which each value starts, and the end of the last."""
     return np.concatenate([[0], np.cumsum(program.widths)]).astype(np.int64)
 
 
+def _weights(program: Program) -> list[int]:
+    """Entries of every weight."""
+    return [step.width * program.widths[step.inputs[0]] for step in program.instructions if step.operation == "affine"]
+
+
 def _tile(program: Program, columns: int, item: int) -> int:
-    weights = [
-        step.width * program.widths[step.inputs[0]] for step in program.instructions if step.operation == "affine"
-    ]
-    if max(weights, default=0) > LARGE_WEIGHT:
+    if max(_weights(program), default=0) > LARGE_WEIGHT:
         return MOST_TILE
     return int(np.clip(CACHE_BYTES // (2 * columns * item), LEAST_TILE, MOST_TILE))
 
 
 def _scratch(program: Program, tile: int) -> int:
-    """Numbers of room that the hungriest step needs."""
-    needed = [2 * max(program.widths)]
+    """Numbers of room that the hungriest step needs; products of factors need two float64 for each."""
+    needed = [4 * max(program.widths)]
     for step in program.instructions:
         if step.operation == "affine":
             width = program.widths[step.inputs[0]]
@@ -228,7 +235,7 @@ def _table(program: Program, choice: Choice) -> tuple[np.ndarray, np.ndarray, in
         _describe(row, number, step, starts, program)
         row[CONSTANT] = len(constants)
         constants += step.constants
-        if step.operation == "activation" and _readers(program, step.inputs[0]) > 1:
+        if step.operation == "activation" and _is_needed(step.inputs[0], program, choice):
             row[SLOPE] = columns
             columns += step.width
     _mark_begun(table, program, choice)
@@ -252,14 +259,16 @@ def _describe(row: np.ndarray, number: int, step: Instruction, starts: np.ndarra
         row[place], row[SIZE] = parameter.offset, parameter.size
 
 
-def _readers(program: Program, value: int) -> int:
-    """How many instructions read a value; what is given may not be written over, as if others read it too."""
-    return sum(step.inputs.count(value) for step in program.instructions) + (2 if value < program.n_given else 0)
+def _is_needed(value: int, program: Program, choice: Choice) -> bool:
+    """Whether a value may not be written over: it is given, several read it, or its maker does in reverse."""
+    readers = sum(step.inputs.count(value) for step in program.instructions)
+    made = [step for number, step in program.numbered if number == value]
+    return readers > 1 or not made or _rule(made[0], choice).rereads
 
 
 def _mark_begun(table: np.ndarray, program: Program, choice: Choice) -> None:
     """Which cotangents and gradients were begun when a row is reached in reverse; -1 where nothing arrives there."""
-    begun: set[int] = set() if _has_loss(program) else {len(program.widths) - 1}
+    begun: set[int] = set() if _has_loss(program) else {_outputs(program)}
     written: list[slice] = []
     for row, (number, step) in zip(table[::-1], program.numbered[::-1], strict=True):
         is_total, is_loss = OPERATIONS[step.operation].is_total, step.operation == "loss"

@@ -24,7 +24,6 @@ from difflab.kernels.layout import (
     GRADIENT_STEP,
     IS_CLASSES,
     IS_FIRST,
-    IS_STRICT,
     ITEM,
     LOSSES,
     N_COLUMNS,
@@ -159,7 +158,7 @@ def _takes(plan, theta, x, y):
     fits = theta.size == plan[N_PARAMS] and batch > 0 and x.shape[1] == plan[N_INPUTS] and y.shape[0] == batch
     if not fits or (plan[ONLY_BATCH] != 0 and batch != plan[ONLY_BATCH]):
         return False
-    if plan[IS_STRICT] != 0 and not (_is_finite(theta) and _is_finite(x.reshape(x.size))):
+    if not (_is_finite(theta) and _is_finite(x.reshape(x.size))):
         return False
     limits = reals(plan[LOSSES] + 24, 2)
     if y.ndim == 1:
@@ -170,10 +169,9 @@ def _takes(plan, theta, x, y):
     if y.shape[1] != plan[N_OUTPUTS]:
         return False
     is_inside = True
-    if plan[IS_STRICT] != 0:
-        for i in range(batch):
-            for k in range(y.shape[1]):
-                is_inside &= y[i, k] >= limits[0] and y[i, k] <= limits[1]
+    for i in range(batch):
+        for k in range(y.shape[1]):
+            is_inside &= y[i, k] >= limits[0] and y[i, k] <= limits[1]
     return is_inside
 
 
@@ -192,7 +190,7 @@ def _are_apart(a, b):
 def value_and_gradient(plan, theta, x, y, out):
     """The loss of a batch; fills ``out`` with the gradient.
 
-    NaN for arguments that are not as they must be, and, if the plan is strict, for anything that is not finite.
+    NaN for arguments that are not as they must be, and for anything that is not finite.
 
     Parameters
     ----------
@@ -206,10 +204,8 @@ def value_and_gradient(plan, theta, x, y, out):
         return np.nan
     _start(plan, theta, x, y)
     plan[GRADIENT] = address_of(out)
-    loss = _run(plan, theta[0] * 0)
-    if plan[IS_STRICT] != 0 and not _is_finite(out):
-        return np.nan
-    return loss
+    loss = _run(plan, x[0, 0] * 0)
+    return loss if _is_finite(out) else np.nan
 
 
 def value(plan, theta, x, y):
@@ -217,21 +213,19 @@ def value(plan, theta, x, y):
     if not _takes(plan, theta, x, y):
         return np.nan
     _start(plan, theta, x, y)
-    return _run(plan, theta[0] * 0)
+    return _run(plan, x[0, 0] * 0)
 
 
 def hvp(plan, theta, x, y, theta_dot, out):
     """The loss; fills ``out`` with the Hessian times ``theta_dot``; otherwise as :func:`value_and_gradient`."""
     apart = _are_apart(out, theta) and _are_apart(out, x) and _are_apart(out, y) and _are_apart(out, theta_dot)
     fits = apart and out.size == plan[N_PARAMS] and theta_dot.size == plan[N_PARAMS] and _takes(plan, theta, x, y)
-    if not fits or (plan[IS_STRICT] != 0 and not _is_finite(theta_dot)):
+    if not fits or not _is_finite(theta_dot):
         return np.nan
     _start(plan, theta, x, y)
     plan[THETA_DOT], plan[GRADIENT_DOT] = address_of(theta_dot), address_of(out)
-    loss = _run(plan, theta[0] * 0)
-    if plan[IS_STRICT] != 0 and not _is_finite(out):
-        return np.nan
-    return loss
+    loss = _run(plan, x[0, 0] * 0)
+    return loss if _is_finite(out) else np.nan
 
 
 def run(plan, zero):

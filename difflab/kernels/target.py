@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import platform
-import time
+import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -18,9 +20,12 @@ import msgspec
 import numba
 import numpy as np
 from numba import types
+from numba.core.bytecode import FunctionIdentity
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
+from difflab.began import BEGAN
 from difflab.kernels.elementary import MATH
 from difflab.kernels.flags import CALLED, ENTERED
 
@@ -30,14 +35,18 @@ SOURCES = ("number_systems", "primitives", "program.py", "kernels")
 
 PACKAGE = Path(__file__).parents[1]
 
-BEGAN = time.time()
-"""When sources were read."""
+CLOCK = 0.02
+"""Seconds by which dates of files may lag behind the clock."""
 
 PLAIN: dict[int, Callable] = {}
 """With the compiler off, functions in the place of their addresses."""
 
 _LIBRARIES: list[Any] = []
 """What keeps compiled code in memory."""
+
+FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
+"""Numba tells symbols of one name apart by a count from 1 in every process, so that code kept by two processes may have
+one symbol for two functions, and the linker would take either [Numba issue 10486]."""
 
 
 def compiled(function: Callable) -> Any:
@@ -116,11 +125,13 @@ def address(name: str, function: Callable, arguments: tuple[Any, ...], is_ours: 
 
 
 def _loaded(machine: Machine) -> int:
-    rtsys.initialize(cpu_target.target_context)
-    codegen = cpu_target.target_context.codegen()
-    library = codegen.unserialize_library((machine.library, "object", (machine.code, machine.bitcode)))
-    _LIBRARIES.append(library)
-    if not (found := library.get_pointer_to_function(machine.symbol)):
+    with global_compiler_lock:
+        rtsys.initialize(cpu_target.target_context)
+        codegen = cpu_target.target_context.codegen()
+        library = codegen.unserialize_library((machine.library, "object", (machine.code, machine.bitcode)))
+        _LIBRARIES.append(library)
+        found = library.get_pointer_to_function(machine.symbol)
+    if not found:
         raise LookupError(f"kept code must define {machine.symbol}")
     return found
 
@@ -192,17 +203,18 @@ def _sources(package: Path) -> list[Path]:
 
 
 def _is_as_begun() -> bool:
-    """Whether no source was edited since this process began: what it has read may be older than what lies there."""
-    return all(file.stat().st_mtime < BEGAN for file in _sources(PACKAGE))
+    """Whether no source was edited since this process began to read: what it has may be older than what lies there."""
+    return all(max(file.stat().st_mtime, file.stat().st_ctime) < BEGAN - CLOCK for file in _sources(PACKAGE))
 
 
 def _is_usable(directory: Path) -> bool:
-    """Whether code can be kept there; without it every process compiles for itself."""
+    """Whether code can be kept there, where no one else can write; without it every process compiles for itself."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        is_own = directory.stat().st_uid == os.getuid()
+        status = directory.stat()
     except OSError:
         return False
+    is_own = status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return is_own and os.access(directory, os.W_OK | os.X_OK)
 
 
@@ -219,7 +231,7 @@ def _digest(package: Path) -> str:
         digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     versions = (platform.python_version(), numba.__version__, llvmlite.__version__, np.__version__)
     processor = (platform.machine(), llvmlite.binding.get_host_cpu_name(), _features())
-    flags = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_"))
+    flags = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and k != "NUMBA_NUM_THREADS")
     digest.update(repr((versions, processor, flags)).encode())
     return digest.hexdigest()[:16]
 

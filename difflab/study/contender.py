@@ -6,7 +6,6 @@ A line of JSON on standard input says what to do, a line on standard output answ
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from time import perf_counter, process_time
@@ -28,7 +27,7 @@ WARM_UP = 4
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """Who asks, what is to be differentiated and how, where arrays are exchanged, and which cores may be used.
+    """Who asks, what is to be differentiated and how, and where arrays are exchanged.
 
     ``own`` and ``certified`` in the folder hold theta, x and y of the whole batch, and of the samples that are
     certified where those are fewer.
@@ -38,7 +37,6 @@ class Assignment(msgspec.Struct, frozen=True):
     backend: dict[str, Any]
     network: PlacedNetwork
     folder: str
-    cores: list[int]
 
 
 class Contender:
@@ -117,7 +115,6 @@ def main() -> None:
     channel = process.answers()
     assignment = msgspec.json.decode(sys.stdin.readline(), type=Assignment)
     process.end_with(assignment.referee)
-    os.sched_setaffinity(0, assignment.cores)
     contender = Contender(assignment)
     for line in sys.stdin:
         name, *arguments = json.loads(line)

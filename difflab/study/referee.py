@@ -30,7 +30,7 @@ from difflab.study.timing import MAX_ROUNDS
 
 COMMAND = (sys.executable, "-m", "difflab.study.contender")
 MIN_ROUNDS = 9
-"""With fewer, the interval of a ratio has no bounds."""
+"""With 8, the interval of a ratio is from the least to the largest; with fewer, it has no bounds."""
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
 Gradients = dict[str, np.ndarray]
 
@@ -170,7 +170,9 @@ class _Runner:
             bufsize=0,
             env=worker_environment(ground.threads),
         )
-        assignment = Assignment(os.getpid(), entry.backend, ground.network, str(folder), cores(ground.threads))
+        # Before it has read anything: threads that libraries start on import are bound with it.
+        os.sched_setaffinity(self._process.pid, cores(ground.threads))
+        assignment = Assignment(os.getpid(), entry.backend, ground.network, str(folder))
         self._write(msgspec.json.encode(assignment))
         self._signal(signal.SIGSTOP)
 

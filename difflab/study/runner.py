@@ -192,7 +192,7 @@ def _compiled_for(cell: Cell) -> list[dict[str, Any]]:
     if "contest" in cell.measures:
         return [contest.rival(own)] if contest.unfit(own) is None else []
     takes_backprop = "agreement" in cell.measures or ("speed" in cell.measures and speed.takes_backprop(own))
-    return [cell.backend] * own.compiles_once + [resolved({"name": "backprop"})] * takes_backprop
+    return [cell.backend] * own.keeps_code + [resolved({"name": "backprop"})] * takes_backprop
 
 
 def _parts_to_make(cell: Cell, path: Path) -> Iterator[tuple[str, str]]:

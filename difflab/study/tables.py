@@ -220,6 +220,7 @@ COLUMNS = (
     Column("prepare s", _number("prepare_seconds"), ("speed",)),
     Column("gradient s", _number("gradient_seconds"), ("speed", "contest")),
     Column("÷ primal", _ratio("gradient_seconds", "primal_seconds"), ("speed", "contest")),
+    Column("hvp ÷ gradient", _ratio("hvp_seconds", "gradient_seconds"), ("speed",), narrow=False),
     Column("÷ NumPy", _ratio("gradient_seconds", "handwritten_seconds"), ("speed",)),
     Column("backprop s", _number("backprop_seconds"), ("contest",), narrow=False),
     Column("÷ backprop", lambda row: _times_backprop(row), ("certificate", "contest")),
@@ -282,9 +283,9 @@ LEGEND = {
     ),
     "prepare s": (
         "prepare s: once per network, libraries and kernels being loaded; gradient s: median of one gradient of the "
-        "batch, taking turns in random order with the method's own loss (÷ primal) and with backprop written by hand "
-        "in NumPy (÷ NumPy), one thread each; primal calls: runs of the loss for one gradient. Time limits are per "
-        "cell and include starting a process."
+        "batch, taking turns in random order with the method's own loss (÷ primal), with its Hessian-vector product "
+        "(hvp ÷ gradient) and with backprop written by hand in NumPy, in one thread (÷ NumPy); primal calls: runs of "
+        "the loss for one gradient. Time limits are per cell and include starting a process."
     ),
     "certificate s": (
         "÷ backprop: by the time of Backprop('float64') on the same numbers, taking turns with it; loaded, peak: the "
@@ -307,7 +308,8 @@ LEGEND = {
     "of roofline %": (
         "of floor: what the products of matrices of this gradient take, each by SciPy's BLAS alone into an array that "
         "is there, as a share of the gradient; not given where calling BLAS from Python takes a tenth of it; of "
-        "roofline: the same with BLAS at its best size, 256, 512 or 1024 square; all take turns in one process."
+        "roofline: the same with BLAS at its best size, 256, 512 or 1024 square, or, if that takes longer, samples, "
+        "parameters and gradient passing once between memory and processor; all take turns in one process."
     ),
     "loss ops, tree": (
         "operations for one sample, where a sum or product of n terms counts n - 1, a power or function 1, a sign "
@@ -356,7 +358,7 @@ def notes(rows: list[Row]) -> list[str]:
     for row in rows:
         if row.get("kernel_compile_seconds"):
             compiled[row["method"]] = max(row["kernel_compile_seconds"], compiled.get(row["method"], 0.0))
-    said += [f"{method}: kernels compiled once for all networks in {number(s)} s" for method, s in compiled.items()]
+    said += [f"{method}: kernels compiled before cells ran, in {number(s)} s" for method, s in compiled.items()]
     said += [
         f"{network_name(row)} {row['method']}: raised errors at {row['raised']}" for row in rows if row.get("raised")
     ]
@@ -416,6 +418,7 @@ FASTEST = (
     Column("÷ backprop", _times_backprop),
     Column("interval", _interval),
     Column("claim", lambda row: claim(row)),
+    Column("without a time", _words("failed")),
 )
 
 
@@ -423,11 +426,17 @@ def fastest_others(rows: list[Row]) -> list[str]:
     """Of each network, dtype and number of threads, the method that comes nearest to Backprop, as lines of Markdown."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        if row.get("ratio") is not None and not row["method"].startswith("Backprop("):
+        if row.get("threads") is not None and not row["method"].startswith("Backprop("):
             groups.setdefault((network_name(row), row["dtype"], row["threads"]), []).append(row)
-    if not groups:
-        return ["No other method could be timed."]
-    return lines_of(FASTEST, [min(group, key=lambda row: row["ratio"]) for group in groups.values()])
+    found = [_fastest(group) for group in groups.values() if any(row.get("ratio") is not None for row in group)]
+    return lines_of(FASTEST, found) if found else ["No other method could be timed."]
+
+
+def _fastest(group: list[Row]) -> Row:
+    """The row of the fastest of some methods, with the names of those that took part and were not timed."""
+    timed = [row for row in group if row.get("ratio") is not None]
+    failed = [f"{row['method']} {row['status']}" for row in group if row.get("ratio") is None]
+    return min(timed, key=lambda row: row["ratio"]) | {"failed": ", ".join(failed) or None}
 
 
 def claim(row: Row) -> str:

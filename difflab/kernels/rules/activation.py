@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from difflab.kernels.target import compiled, compiled_rule
 from difflab.primitives.activations import Activation
 
 
+@cache
 def activation(row: Activation, kind: Kind, dtype: str) -> Rule:
     """Where nothing is learnt, slopes are found with the values, while their exponentials are at hand."""
     if row.is_learnable:
@@ -43,6 +45,7 @@ def activation(row: Activation, kind: Kind, dtype: str) -> Rule:
     return _fixed(row, kind, np.float64 if row.float32_domain is None else np.dtype(dtype).type)
 
 
+@cache
 def _of_both(rule: Any, has_parameter: bool, number: type) -> Any:
     """The compiled rule as a function of z and p."""
     found = compiled_rule(rule, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from difflab.kernels.target import compiled, compiled_rule
 from difflab.primitives.losses import Loss
 
 
+@cache
 def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
     """Cotangents are made with the losses; a Gauss-Newton product starts from their tangents."""
     number: Any = np.dtype(dtype).type

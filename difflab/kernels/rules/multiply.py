@@ -18,7 +18,6 @@ from difflab.kernels.layout import (
     reals,
 )
 from difflab.kernels.rules.rule import Rule
-from difflab.kernels.target import compiled
 
 
 def multiply(row, state, zero):
@@ -32,26 +31,17 @@ def multiply(row, state, zero):
         a[j] = product
 
 
-@compiled
-def _without(z, start, n, left_out, other):
-    """The product of a group without one or two of its factors."""
-    product = 1.0
-    for k in range(n):
-        if k not in (left_out, other):
-            product *= z[start + k]
-    return product
-
-
 def multiply_tangent(row, state, zero):
     z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
     z_dot = block(state, DOTS, row[INPUT], row[INPUT_WIDTH], zero)
     a_dot = block(state, DOTS, row[OUTPUT], row[WIDTH], zero)
     n = row[INPUT_WIDTH] // row[WIDTH]
     for j in range(a_dot.size):
-        total = 0.0
-        for k in range(n):
-            total += z_dot[j * n + k] * _without(z, j * n, n, k, k)
-        a_dot[j] = total
+        product, product_dot = 1.0, 0.0
+        for k in range(j * n, (j + 1) * n):
+            product_dot = product_dot * z[k] + product * z_dot[k]
+            product *= z[k]
+        a_dot[j] = product_dot
 
 
 def multiply_reverse(row, state, zero):
@@ -79,13 +69,18 @@ def multiply_reverse_tangent(row, state, zero):
     a_bar = block(state, BARS, row[OUTPUT], row[WIDTH], zero)
     a_bar_dot = block(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)
     n = row[INPUT_WIDTH] // row[WIDTH]
+    before, before_dot = reals(state[SCRATCH], n), reals(state[SCRATCH] + 8 * n, n)
     for j in range(a_bar.size):
+        product, product_dot = 1.0, 0.0
         for k in range(n):
-            change = 0.0
-            for other in range(n):
-                if other != k:
-                    change += z_dot[j * n + other] * _without(z, j * n, n, k, other)
-            z_bar_dot[j * n + k] += a_bar_dot[j] * _without(z, j * n, n, k, k) + a_bar[j] * change
+            before[k], before_dot[k] = product, product_dot
+            product_dot = product_dot * z[j * n + k] + product * z_dot[j * n + k]
+            product *= z[j * n + k]
+        after, after_dot = 1.0 * a_bar[j], 1.0 * a_bar_dot[j]
+        for k in range(n - 1, -1, -1):
+            z_bar_dot[j * n + k] += before_dot[k] * after + before[k] * after_dot
+            after_dot = after_dot * z[j * n + k] + after * z_dot[j * n + k]
+            after *= z[j * n + k]
 
 
 MULTIPLY = Rule(multiply, multiply_tangent, multiply_reverse, multiply_reverse_tangent)

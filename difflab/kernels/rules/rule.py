@@ -23,6 +23,7 @@ class Rule(NamedTuple):
     reverse : adds to cotangents of inputs and to the gradient of parameters.
     reverse_tangent : adds to the tangents of both, after ``reverse``.
     carries : how many of the inputs, from the first, have cotangents; masks and targets have none.
+    rereads : whether the reverse steps read the value that was made, so that it may not be written over.
     """
 
     forward: Step | None = None
@@ -30,3 +31,4 @@ class Rule(NamedTuple):
     reverse: Step | None = None
     reverse_tangent: Step | None = None
     carries: int = 2
+    rereads: bool = False

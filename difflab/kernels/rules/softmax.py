@@ -37,7 +37,7 @@ def softmax_tangent(row, state, zero):
 @compiled
 def _add_product(made, a, lead):
     """made_k += a_k (lead_k - sum_j a_j lead_j), where leads over the largest entry do not cancel."""
-    top = 1.0 * lead[a.argmax()]
+    top = lead[a.argmax()]
     mean = 0.0
     for k in range(a.size):
         mean += a[k] * (lead[k] - top)
@@ -64,7 +64,7 @@ def softmax_reverse_tangent(row, state, zero):
     z_bar_dot = rows(state, BAR_DOTS, row[INPUT], row[WIDTH], zero)
     for i in range(a.shape[0]):
         _add_product(z_bar_dot[i], a[i], a_bar_dot[i])
-        top = 1.0 * a_bar[i, a[i].argmax()]
+        top = a_bar[i, a[i].argmax()]
         mean, change = 0.0, 0.0
         for k in range(a.shape[1]):
             mean += a[i, k] * (a_bar[i, k] - top)
@@ -73,4 +73,4 @@ def softmax_reverse_tangent(row, state, zero):
             z_bar_dot[i, k] += a_dot[i, k] * ((a_bar[i, k] - top) - mean) - a[i, k] * change
 
 
-SOFTMAX = Rule(softmax, softmax_tangent, softmax_reverse, softmax_reverse_tangent)
+SOFTMAX = Rule(softmax, softmax_tangent, softmax_reverse, softmax_reverse_tangent, rereads=True)

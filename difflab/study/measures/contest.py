@@ -65,11 +65,11 @@ class Judge:
         return relative_in_norm(gradient - self.reference.gradient, self.reference.gradient)
 
     def allowed(self, name: str) -> float:
-        """By rounding, or half of the digits where that says nothing."""
+        """By rounding, and half of the digits in any case."""
         r = self.reference
         bound = rounding_errors(r.net, r.theta, r.x, r.y, self.dtype, textbook=name != BACKPROP).gradient
         predicted = relative_in_norm(np.where(np.isnan(bound), np.inf, bound), r.gradient)
-        return predicted if predicted < 1 else half_of_the_digits(np.empty(0, self.dtype))
+        return min(predicted, half_of_the_digits(np.empty(0, self.dtype)))
 
     def _agree(self, own: Gradients) -> None:
         method, backprop = own[METHOD].astype(np.float64), own[BACKPROP].astype(np.float64)

@@ -54,13 +54,14 @@ def columns(seconds: dict[str, float], shapes: list[Shape], traffic: int) -> dic
     """What the seconds of all contenders say."""
     operations = sum(map(flops, shapes))
     rate = max(flops((n, n, n)) / seconds[f"square{n}"] for n in SQUARES)
+    bandwidth = TRIAD_BYTES * 3 / 2 / seconds["triad"]
     found: dict[str, Any] = {
         "product_ops": operations,
         "traffic_bytes": traffic,
         "gemm_flops_per_second": rate,
-        "bandwidth_bytes_per_second": TRIAD_BYTES * 3 / 2 / seconds["triad"],
+        "bandwidth_bytes_per_second": bandwidth,
         "roofline_gradient_seconds": seconds["gradient"],
-        "roofline_fraction": operations / rate / seconds["gradient"],
+        "roofline_fraction": max(operations / rate, traffic / bandwidth) / seconds["gradient"],
     }
     if seconds["calls"] <= MOST_OVERHEAD * seconds["floor"]:
         found["floor_seconds"] = seconds["floor"]
@@ -103,10 +104,10 @@ def _product(shape: Shape, dtype: np.dtype) -> Call:
 
 
 def _triad(dtype: np.dtype) -> Call:
-    """``y += a x`` on arrays that no cache holds: two are read, one is written."""
+    """``y += a x`` on arrays that no cache holds: two are read, one is written. Of zeros, all pages might be one."""
     from scipy.linalg import blas
 
-    x, y = (np.zeros(TRIAD_BYTES // 2 // dtype.itemsize, dtype) for _ in range(2))
+    x, y = (np.ones(TRIAD_BYTES // 2 // dtype.itemsize, dtype) for _ in range(2))
     axpy = blas.daxpy if dtype == np.float64 else blas.saxpy
     return lambda: axpy(x, y, len(x), 0.5)
 

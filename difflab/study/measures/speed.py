@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from difflab.backends import Backprop, Certified
+from difflab.backends.backprop import PreparedBackprop
 from difflab.peers import Handwritten, handwritten
+from difflab.study import process
 from difflab.study.measures.subject import Subject
 from difflab.study.timing import contest
 
@@ -16,22 +19,41 @@ from difflab.study.timing import contest
 BUDGET_SECONDS = 0.7
 CONTENDED_BELOW = 0.9
 """Share of wall time below which the machine was busy with something else."""
+MOST_WAITED = 0.05
+"""The same for the share that threads waited for other programs, which is also seen of more than one."""
 
 
 def measure(subject: Subject) -> dict[str, Any]:
-    """Columns of time; every contender is single-threaded in this process."""
+    """Columns of time; a method's own calls have the threads that it is declared with, yardsticks one."""
     prepared, arguments = subject.prepared, (subject.theta, subject.x, subject.y)
     out = np.empty_like(subject.gradient)
     contenders: dict[str, Callable[[], object]] = {
         "gradient": lambda: prepared.value_and_gradient(*arguments, out=out),
         "primal": lambda: prepared.value(*arguments),
+        **_second_order(subject),
     }
+    waited, started = process.waited_seconds(), perf_counter()
     found = contest(contenders | _yardsticks(subject), np.random.default_rng(subject.seed), BUDGET_SECONDS)
-    columns: dict[str, Any] = {"cpu_share": found.cpu_share, "contended": found.cpu_share < CONTENDED_BELOW}
+    waited_share = (process.waited_seconds() - waited) / (perf_counter() - started)
+    is_contended = found.cpu_share < CONTENDED_BELOW or waited_share > MOST_WAITED
+    columns: dict[str, Any] = {"cpu_share": found.cpu_share, "waited_share": waited_share, "contended": is_contended}
     for name, timing in found.timings.items():
         columns[f"{name}_seconds"] = timing.seconds
         columns[f"{name}_spread"] = timing.spread
     return columns
+
+
+def _second_order(subject: Subject) -> dict[str, Callable[[], object]]:
+    """A Hessian-vector product, of compiled backprop where the network has one."""
+    prepared, arguments = subject.prepared, (subject.theta, subject.x, subject.y)
+    if not isinstance(prepared, PreparedBackprop):
+        return {}
+    along = np.random.default_rng(subject.seed).standard_normal(len(subject.theta)).astype(subject.theta.dtype)
+    try:
+        prepared.hvp(*arguments, along)
+    except (ValueError, FloatingPointError):
+        return {}
+    return {"hvp": lambda: prepared.hvp(*arguments, along)}
 
 
 def _yardsticks(subject: Subject) -> dict[str, Callable[[], object]]:
