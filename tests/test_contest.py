@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from difflab import reference_gradient
+from difflab.backends import Backprop
 from difflab.study import referee
 from difflab.study.cells import Cell, Task, certified_task, problem, resolved
 from difflab.study.comparison import RESOLUTION, Comparison, compared
@@ -27,6 +28,13 @@ FAULTY = Path(__file__).with_name("faulty_contender.py")
 SMALL = PlacedNetwork(widths=[4, 3, 3], data="iris")
 BACKPROP = resolved({"name": "backprop"})
 HANDWRITTEN = resolved({"name": "handwritten"})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels_at_hand():
+    """As in a study: none is compiled within the limit of a contest."""
+    arguments = problem(Task(SMALL, 16, 0))
+    Backprop().prepare(arguments[0]).value_and_gradient(*arguments[1:])
 
 
 def faulty(fault):

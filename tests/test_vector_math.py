@@ -35,13 +35,18 @@ from entered import entered
 from flint import arb, ctx
 
 from difflab.kernels import vector_math
+from difflab.kernels.target import compiled_rule
 from difflab.kernels.vector_math import FLOAT32, FLOAT64, WORST_ULP, Functions, Precision
+from difflab.primitives.activations import ACTIVATIONS
 
 
 EXHAUSTIVE = os.environ.get("DIFFLAB_EXHAUSTIVE") == "1"
 RECORD = Path(__file__).parents[1] / "results" / "campaigns" / "vector_math.json"
 PRECISIONS = {"float64": FLOAT64, "float32": FLOAT32}
-NAMES = Functions._fields
+RULES = ("sigmoid", "softplus")
+"""Activations that are elementary functions too: their rules, compiled on the functions here."""
+
+NAMES = (*Functions._fields, *RULES)
 ODD = ("expm1", "log1p", "tanh", "erf")
 """Keep the sign of a zero; tanh and erf are odd."""
 
@@ -67,6 +72,8 @@ TRUTH: dict[str, Callable[[Any], Any]] = {
 
 
 def function(name: str, precision: str) -> Any:
+    if name in RULES:
+        return compiled_rule(ACTIVATIONS[name].value, PRECISIONS[precision].real)
     return getattr(getattr(vector_math, precision), name)
 
 
@@ -121,7 +128,7 @@ def worst(name: str, p: Precision, x: np.ndarray, y: np.ndarray) -> tuple[float,
 
 
 def bound(name: str, precision: str) -> float:
-    return WORST_ULP[name][list(PRECISIONS).index(precision)]
+    return ACTIVATIONS[name].value_ulp if name in RULES else WORST_ULP[name][list(PRECISIONS).index(precision)]
 
 
 # --- arguments
@@ -302,7 +309,7 @@ def one_by_one(precision: str, x: np.ndarray) -> np.ndarray:
 
 def all_at_once(precision: str, x: np.ndarray) -> np.ndarray:
     """One loop for all functions takes less to compile than one for each."""
-    exp, expm1, log, log1p, tanh, erf, erfc, sigmoid, softplus = getattr(vector_math, precision)
+    exp, expm1, log, log1p, tanh, erf, erfc, sigmoid, softplus = (function(name, precision) for name in NAMES)
 
     @numba.njit(error_model="numpy", nogil=True)
     def loop(x, out):

@@ -136,11 +136,15 @@ def _strip(width: int, fused: bool) -> Any:
 
 @cache
 def _strips(item: int, fused: bool) -> Any:
-    """The function that makes all strips of some rows, and ``width_of`` the next strip."""
+    """The functions that make all strips of some rows, and that pack the second factor for them."""
     widths = WIDTHS[item]
     functions = tuple(_strip(width, fused) for width in widths)
     first, second, third, fourth, fifth = functions
     w1, w2, w3, w4, _ = widths
+
+    @compiled
+    def width_of(rest):
+        return w1 if rest >= w1 else w2 if rest >= w2 else w3 if rest >= w3 else w4 if rest >= w4 else 1
 
     @inlined
     def strips(
@@ -148,8 +152,7 @@ def _strips(item: int, fused: bool) -> Any:
     ):
         j = 0
         while j < columns:
-            rest = columns - j
-            width = w1 if rest >= w1 else w2 if rest >= w2 else w3 if rest >= w3 else w4 if rest >= w4 else 1
+            width = width_of(columns - j)
             strip, term = right + j * item, pitch
             if is_packed:
                 strip, term = right + j * terms * item, width * item
@@ -171,8 +174,7 @@ def _strips(item: int, fused: bool) -> Any:
         """Strip after strip, each with its terms one after the other."""
         j = 0
         while j < columns:
-            rest = columns - j
-            width = w1 if rest >= w1 else w2 if rest >= w2 else w3 if rest >= w3 else w4 if rest >= w4 else 1
+            width = width_of(columns - j)
             strip = packed[j * depth : (j + width) * depth]
             if is_turned:
                 for k in range(depth):

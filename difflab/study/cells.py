@@ -127,5 +127,11 @@ def problem(task: Task) -> tuple[MLP, np.ndarray, np.ndarray, np.ndarray]:
     return net, theta, x, y if y.ndim == 1 else _to_float32_numbers(y + network.y_shift)
 
 
+def cast(arguments: tuple[np.ndarray, ...], dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Theta, x and targets in another dtype; class indices stay what they are."""
+    theta, x, y = arguments
+    return theta.astype(dtype), x.astype(dtype), y if y.ndim == 1 else y.astype(dtype)
+
+
 def _to_float32_numbers(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32).astype(np.float64)

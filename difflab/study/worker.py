@@ -22,7 +22,7 @@ from difflab.network import MLP
 from difflab.peers import Handwritten, handwritten
 from difflab.reference import Reference
 from difflab.study import provenance
-from difflab.study.cells import OF_TIME, Cell, Task, problem
+from difflab.study.cells import OF_TIME, Cell, Task, cast, problem
 from difflab.study.declaration import build_backend
 from difflab.study.measures import (
     accuracy,
@@ -85,7 +85,7 @@ def compile_kernels(backend: dict[str, Any], task: Task) -> dict[str, Any]:
     net, *arguments = problem(task)
     started = time.perf_counter()
     prepared = chosen.prepare(net)
-    theta, x, y = _cast(tuple(arguments), prepared.dtypes[0])
+    theta, x, y = cast(tuple(arguments), prepared.dtypes[0])
     prepared.value(theta, x, y, allow_nonfinite=True)
     prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
     return {"status": "ok", "kernel_compile_seconds": seconds + time.perf_counter() - started}
@@ -145,17 +145,11 @@ def _subject(cell: Cell, backend: Backend, reference: Reference, row: dict[str, 
     started = time.perf_counter()
     prepared = backend.prepare(reference.net)
     row["prepare_seconds"] = time.perf_counter() - started
-    theta, x, y = _cast((reference.theta, reference.x, reference.y), prepared.dtypes[0])
+    theta, x, y = cast((reference.theta, reference.x, reference.y), prepared.dtypes[0])
     started = time.perf_counter()
     value, gradient = prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
     row["first_call_seconds"] = time.perf_counter() - started
     return Subject(prepared, reference, theta, x, y, value, gradient, cell.task.seed)
-
-
-def _cast(arguments: tuple[np.ndarray, ...], dtype: str) -> tuple[np.ndarray, ...]:
-    """Class indices stay what they are."""
-    theta, x, y = arguments
-    return theta.astype(dtype), x.astype(dtype), y if y.ndim == 1 else y.astype(dtype)
 
 
 def _whole(cell: Cell, subject: Subject, row: dict[str, Any]) -> Subject:
@@ -166,7 +160,7 @@ def _whole(cell: Cell, subject: Subject, row: dict[str, Any]) -> Subject:
     few, batch = len(subject.x), cell.task.batch
     if few == batch:
         return subject
-    theta, x, y = _cast(problem(cell.task)[1:], subject.prepared.dtypes[0])
+    theta, x, y = cast(problem(cell.task)[1:], subject.prepared.dtypes[0])
     value, gradient = subject.prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
     row["verified_by"] = f"certified at batch {few}"
     if Handwritten().unsupported(subject.prepared.net) is None:

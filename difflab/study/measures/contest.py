@@ -18,11 +18,11 @@ from difflab.enclosures.rounding import rounding_errors
 from difflab.peers import Whole
 from difflab.reference import Reference
 from difflab.study import referee
-from difflab.study.cells import Cell, problem, resolved
+from difflab.study.cells import Cell, cast, problem, resolved
 from difflab.study.comparison import compared
 from difflab.study.declaration import build_backend
 from difflab.study.measures.accuracy import half_of_the_digits, reference_status
-from difflab.study.referee import Entry, Failed, Gradients, Ground, Problem, Record
+from difflab.study.referee import Entry, Failed, Gradients, Ground, Record
 from difflab.study.timing import summary
 
 
@@ -85,7 +85,7 @@ def run(cell: Cell, reference: Reference, command: tuple[str, ...] = referee.COM
         return {"status": "refused", "reason": reason}
     dtype, threads = getattr(backend, "dtype", "float64"), getattr(backend, "threads", 1)
     is_whole = len(reference.x) == cell.task.batch
-    own, certified = _cast(problem(cell.task)[1:], dtype), _cast((reference.theta, reference.x, reference.y), dtype)
+    own, certified = cast(problem(cell.task)[1:], dtype), cast((reference.theta, reference.x, reference.y), dtype)
     entries = Entry(METHOD, cell.backend, command), Entry(BACKPROP, rival(backend))
     row = {"dtype": dtype, "threads": threads, "verified_by": _verified_by(reference, cell.task.batch)}
     judge = Judge(reference, dtype)
@@ -143,11 +143,6 @@ def rival(backend: Backend) -> dict[str, Any]:
     """The declaration of backprop with the same arithmetic and threads as a back-end."""
     options = {name: getattr(backend, name) for name in ("dtype", "threads") if hasattr(backend, name)}
     return resolved({"name": "backprop"} | {name: value for name, value in options.items() if value != 1})
-
-
-def _cast(arguments: Problem, dtype: str) -> Problem:
-    theta, x, y = arguments
-    return theta.astype(dtype), x.astype(dtype), y if y.ndim == 1 else y.astype(dtype)
 
 
 def _verified_by(reference: Reference, batch: int) -> str:
