@@ -155,7 +155,7 @@ class _Workers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=provenance.worker_environment(_threads(request)) | self._caches(),
+            env=provenance.worker_environment(_threads(request)) | AT_REST | self._caches(),
             start_new_session=True,
         )
         try:
@@ -173,6 +173,11 @@ class _Workers:
         except (ValueError, KeyError):
             words = _last_words(process.returncode, errors)
             return {"status": "memory" if any(sign in words for sign in OUT_OF_MEMORY) else "crashed", "reason": words}
+
+
+AT_REST = {"OPENBLAS_THREAD_TIMEOUT": "4"}
+"""Threads of OpenBLAS spin for some 20 ms after every product, on the cores of whoever's turn it is next in a process;
+so they wait for 2**4 cycles alone."""
 
 
 def _threads(request: Request) -> int:

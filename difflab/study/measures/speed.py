@@ -24,7 +24,7 @@ MOST_WAITED = 0.05
 
 
 def measure(subject: Subject) -> dict[str, Any]:
-    """Columns of time; a method's own calls have the threads that it is declared with, yardsticks one."""
+    """Columns of time; a method's own calls have the threads that it is declared with, and BLAS in yardsticks too."""
     prepared, arguments = subject.prepared, (subject.theta, subject.x, subject.y)
     out = np.empty_like(subject.gradient)
     contenders: dict[str, Callable[[], object]] = {
