@@ -72,7 +72,7 @@ def test_backprop_has_a_roofline(monkeypatch, dtype):
     monkeypatch.setattr(roofline, "TRIAD_BYTES", 2**20)
     found = roofline.measure(subject(Backprop(dtype), dtype=dtype))
     assert found["roofline_gradient_seconds"] > 0
-    assert 0 < found["roofline_fraction"] < 1
+    assert found["roofline_fraction"] > 0
     assert 1e8 < found["gemm_flops_per_second"] < 1e14
     assert 1e8 < found["bandwidth_bytes_per_second"] < 1e14
 
