@@ -130,10 +130,13 @@ def made(maker: str, g: Given, turns: tuple[bool, bool] = (False, False)) -> np.
 
 
 def in_sequence(g: Given) -> np.ndarray:
-    """Term after term, each product and each sum rounded once."""
-    total = g.before.copy()
-    for k in range(g.left.shape[1]):
-        total += g.left[:, k, None] * g.right[k]
+    """Term after term from zero, ``DEPTH`` at a time, and such sums added; all products and sums rounded once."""
+    total, n = g.before.copy(), g.left.shape[1]
+    for begin in range(0, n, DEPTH):
+        part = np.zeros_like(total)
+        for k in range(begin, min(begin + DEPTH, n)):
+            part += g.left[:, k, None] * g.right[k]
+        total += part
     return total
 
 

@@ -1,8 +1,9 @@
 """Products of matrices added to what is there: by own loops in strict order, or by BLAS.
 
-Own loops keep a tile of the result in registers and go through the terms of every entry one after the other, so that
-its bits depend neither on the width of vectors nor on blocking [Goto, van de Geijn 2008]. Tiles are made of LLVM's
-vectors, which become instructions of any width.
+Own loops keep a tile of the result in registers and go through the terms of every entry one after the other, so many
+at a time, from zero [Goto, van de Geijn 2008]; such sums are then added, which keeps errors of long ones small. So bits
+do not depend on the width of vectors, nor on where an entry lies. Tiles are made of LLVM's vectors, which become
+instructions of any width.
 """
 
 from __future__ import annotations
@@ -87,9 +88,6 @@ def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, rows
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
     for each in sums:
         builder.store(ir.Constant(vector, None), each)
-    with builder.if_then(builder.icmp_signed("!=", start, ir.Constant(word, 0))):
-        for i, each in enumerate(sums):
-            builder.store(load(at(start, start_row, i), vector), each)
     with cgutils.for_range(builder, terms) as loop:
         term = loop.index
         those = load(builder.add(right, builder.mul(right_term, term)), vector)
@@ -101,6 +99,9 @@ def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, rows
             else:
                 found = builder.fadd(builder.fmul(factor, those), builder.load(each))
             builder.store(found, each)
+    with builder.if_then(builder.icmp_signed("!=", start, ir.Constant(word, 0))):
+        for i, each in enumerate(sums):
+            builder.store(builder.fadd(load(at(start, start_row, i), vector), builder.load(each)), each)
     for i, each in enumerate(sums):
         builder.store(builder.load(each), builder.inttoptr(at(out, out_row, i), vector.as_pointer()), align=align)
 
