@@ -53,6 +53,11 @@ def test_shares_are_of_measured_rates():
     assert found["bandwidth_bytes_per_second"] == pytest.approx(1.5 * roofline.TRIAD_BYTES / 1e-2)
 
 
+def test_where_memory_is_slower_than_products_it_is_the_roof():
+    seconds = SQUARES | {"gradient": 4e-6, "floor": 2e-6, "calls": 1e-7, "triad": 1.5 * roofline.TRIAD_BYTES / 1e9}
+    assert roofline.columns(seconds, [(10, 10, 100)], 3000)["roofline_fraction"] == pytest.approx(0.75)
+
+
 def test_the_rate_is_that_of_the_best_size():
     slower = {name: seconds * (1 if name == "square512" else 3) for name, seconds in SQUARES.items()}
     found = roofline.columns(

@@ -19,6 +19,7 @@ import pytest
 import sympy
 import test_contract
 from test_derivatives import BAD, CLASSIFIER, GOOD, SHAPES, second_entry
+from test_registration import hill, hill_by_p, hill_by_p_twice, hill_by_z, hill_mixed
 from test_sweeps import child
 
 import difflab as dl
@@ -710,28 +711,8 @@ def cube_bend(z):
     return 6.0 * z
 
 
-def hill(z, p):
-    return p * p * z * z
-
-
-def hill_slope(z, p):
-    return 2.0 * p * p * z
-
-
 def hill_bend(z, p):
     return 2.0 * p * p
-
-
-def hill_by_p(z, p):
-    return 2.0 * p * z * z
-
-
-def hill_mixed(z, p):
-    return 4.0 * p * z
-
-
-def hill_by_p_twice(z, p):
-    return 2.0 * z * z
 
 
 Z, P = sympy.symbols("z p", real=True)
@@ -740,7 +721,7 @@ HILL = dl.Activation(
     "hill",
     P**2 * Z**2,
     hill,
-    hill_slope,
+    hill_by_z,
     hill_bend,
     parameter="p",
     start=0.75,

@@ -36,6 +36,7 @@ KINDS: dict[str, Kind] = {"value": "value", "value_and_gradient": "gradient", "h
 """Sweeps that are one call, and what their plans are for."""
 
 SWEEPS = {kind: sweep for sweep, kind in KINDS.items()}
+"""The sweep of every such plan."""
 
 CHUNK = 256
 """Samples whose gradients are added up before they meet those of others, if results are to be reproducible."""
