@@ -32,7 +32,7 @@ _LANES = 128 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 64
 WIDTHS = {item: (_LANES // item, _LANES // item // 2, _LANES // item // 4, 2, 1) for item in (8, 4)}
 """Columns of such tiles, by the bytes of a number: two vectors of the processor, and what is left over."""
 
-DEPTH = 256
+DEPTH = 128
 """Terms that are gone through at a time: so many of a strip of columns stay in the first cache."""
 
 HEIGHT = 96
