@@ -1,17 +1,15 @@
 """Every checker is itself checked: faults planted into the sweeps that it must catch, and no false alarm without."""
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import naive
 import numba
 import numpy as np
 import pytest
 from flint import arb
+from planting import ORIGINALS, Edit, Prepare, with_fault
 
 import difflab as dl
 from difflab.enclosures import sweep as ball_sweep
@@ -28,32 +26,16 @@ NET = dl.MLP.dense([3, 3, 3, 3], hidden="tanh", loss="softmax_cross_entropy")
 RELU_NET = dl.MLP.dense([3, 4, 2], hidden="relu", loss="squared_error")
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
-Prepare = Callable[[dl.MLP], dl.Prepared]
 
 
 def problem(net: dl.MLP, batch: int = 4) -> Problem:
     return naive.random_problem(net, np.random.default_rng(5), batch)
 
 
-KERNELS = (
-    *("flags", "vector_math", "elementary", "target", "layout", "products"),
-    *("rules.rule", "rules.activation", "rules.add", "rules.affine", "rules.batch_norm", "rules.dropout"),
-    *("rules.label_smoothing", "rules.loss", "rules.maxout", "rules.multiply", "rules.penalty", "rules.softmax"),
-    *("rules", "sweeps", "plans"),
-)
-"""Where faults are planted, each after those that it imports."""
-
-ORIGINALS = [importlib.import_module(f"difflab.kernels.{name}") for name in KERNELS]
-TEXT = [Path(module.__file__).read_text() for module in ORIGINALS]
-
-
 def test_faults_are_planted_into_all_that_a_sweep_is_made_of():
     folder = Path(ORIGINALS[0].__file__).parent
     assert {Path(module.__file__) for module in ORIGINALS} | {folder / "__init__.py"} == set(folder.rglob("*.py"))
 
-
-Edit = tuple[str, ...]
-"""What stands once in the sources, and what in its place; perhaps again."""
 
 WEIGHT = "    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps, zero)\n"
 COTANGENT = "        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps, zero)\n"
@@ -87,48 +69,11 @@ EDITS: dict[str, Edit] = {
 }
 
 
-def occurrences(text: str) -> int:
-    return sum(source.count(text) for source in TEXT)
-
-
 @pytest.fixture
 def plain_python(monkeypatch) -> Callable[..., Prepare]:
-    """Prepares networks on kernels made anew as plain Python, pieces of their sources replaced.
-
-    With ``tile``, so many samples go together.
-    """
+    """Prepares networks on kernels in plain Python, with an edit of their sources."""
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
-
-    def build(*edit: str, tile: int | None = None) -> Prepare:
-        pairs = list(zip(edit[::2], edit[1::2], strict=True))
-        for old, _ in pairs:
-            assert occurrences(old) == 1, f"{old!r} must occur once in the kernels, got {occurrences(old)}"
-
-        def prepare(net: dl.MLP) -> dl.Prepared:
-            with monkeypatch.context() as planting:
-                for original, source in zip(ORIGINALS, TEXT, strict=True):
-                    plans = rebuilt(original, source, pairs, planting)
-                if tile:
-                    plans.LEAST_TILE = plans.MOST_TILE = tile
-                return dl.Backprop().prepare(net)
-
-        return prepare
-
-    return build
-
-
-def rebuilt(
-    original: ModuleType, source: str, pairs: list[tuple[str, str]], planting: pytest.MonkeyPatch
-) -> ModuleType:
-    """A module made anew, in its own place while planting."""
-    for old, new in pairs:
-        source = source.replace(old, new)
-    module, (package, _, name) = ModuleType(original.__name__), original.__name__.rpartition(".")
-    module.__file__ = original.__file__
-    planting.setitem(sys.modules, original.__name__, module)
-    planting.setattr(sys.modules[package], name, module, raising=False)
-    exec(compile(source, original.__file__, "exec"), module.__dict__)
-    return module
+    return lambda *edit, tile=None: with_fault(edit, tile)
 
 
 def is_caught(net: dl.MLP, arguments: Problem, prepare: Prepare) -> bool:

@@ -120,7 +120,8 @@ def test_strided_arguments_give_the_answer_of_contiguous_ones():
 
 KERNEL_CHECK = """
 from test_sweeps import *
-import test_second_order as second
+import backprop_derivatives as derivatives
+import test_tangent_faults as faults
 
 for dtype, seeds in ("float64", 20), ("float32", 8):
     for seed in range(seeds):
@@ -128,12 +129,11 @@ for dtype, seeds in ("float64", 20), ("float32", 8):
         _, gradient = dl.Backprop(dtype).prepare(net).value_and_gradient(theta, x, y)
         expected = naive.gradient(net, theta, x, y)
         assert np.linalg.norm(gradient - expected) <= bound(net, len(x), dtype) * np.linalg.norm(expected), seed
-for name in second.SOUND.values():
-    net = second.NETS[name]
-    p = second.drawn(net, 5)
-    for method in second.METHODS:
-        if second.takes(method, net):
-            second.assert_right(method, p)
+for net in faults.NETS.values():
+    p = derivatives.drawn(net, 5)
+    for method in derivatives.METHODS:
+        if derivatives.takes(method, net):
+            derivatives.assert_right(method, p)
 print("checked", __import__("numba").config.BOUNDSCHECK, __import__("numba").config.DISABLE_JIT)
 """
 

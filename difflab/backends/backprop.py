@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import psutil
+from numpy import ndarray
 
 from difflab.backends.arguments import Arguments, checked, checked_like, no_targets
 from difflab.backends.contract import Backend, Prepared
@@ -78,6 +80,14 @@ class Backprop(Backend):
         return PreparedBackprop(net, self)
 
 
+@dataclass(frozen=True)
+class Bound:
+    """The loss, and the loss with its gradient, at the numbers that given arrays hold when one of these is called."""
+
+    value: Callable[[], float]
+    value_and_gradient: Callable[[], tuple[float, np.ndarray]]
+
+
 class PreparedBackprop(Prepared):
     """Plans of the sweeps that were asked for, each with its workspace.
 
@@ -95,7 +105,7 @@ class PreparedBackprop(Prepared):
         self._layout, self._plans, self._sweeps = layout, plans, sweeps
         self._made: dict[tuple[Any, ...], Plan] = {}
         self._dtype = np.dtype(backend.dtype)
-        self._doors: dict[tuple[str, int], Any] = {}
+        self._doors: dict[str, dict[int, Any]] = {}
         self._words: dict[str, np.ndarray] = {}
         self._buffers: list[np.ndarray] = []
         self.facts["gradient_ops"] = sweep_operations(net.program)
@@ -125,24 +135,73 @@ class PreparedBackprop(Prepared):
             return value, out
         return super().value_and_gradient(theta, x, y, out, allow_nonfinite)
 
+    def bound_to(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray | None = None) -> Bound:
+        """Calls without arguments, at whatever these arrays hold by then: for loops where microseconds count.
+
+        Arguments are as for :meth:`value_and_gradient`, and looked at once. The arrays are kept alive, and ``out`` is
+        filled by each call for a gradient.
+        """
+        if out is None:
+            out = np.empty(self.net.n_params, self._dtype)
+        at_leisure = Bound(lambda: self.value(theta, x, y), lambda: self.value_and_gradient(theta, x, y, out))
+        at_leisure.value_and_gradient()
+        if len(x) > self._most_at_once or not self._can_be_read(theta, x, y, out):
+            return at_leisure
+        given = {"THETA": theta, "X": x, "Y": y, "GRADIENT": out, "TOTAL": len(x), "IS_CLASSES": y.ndim == 1}
+        loss, gradient = (self._again(sweep, given) for sweep in ("value", "value_and_gradient"))
+
+        def value() -> float:
+            found = loss()
+            return found if found - found == 0 else at_leisure.value()
+
+        def value_and_gradient() -> tuple[float, np.ndarray]:
+            found = gradient()
+            return (found, out) if found - found == 0 else at_leisure.value_and_gradient()
+
+        return Bound(value, value_and_gradient)
+
+    def _again(self, sweep: str, given: dict[str, Any]) -> Callable[[], float]:
+        """A sweep with words of its own for a plan's state."""
+        plan = self._plan(KINDS[sweep], len(given["X"]))
+        arrays = [value for value in given.values() if isinstance(value, ndarray)]
+        plan = replace(plan, words=plan.words.copy(), memory=(*plan.memory, *arrays))
+        self._set(plan.words, given)
+        door, zero = self._sweeps.door(getattr(self._sweeps, f"{sweep}_again"), self.backend.dtype), self._dtype.type(0)
+        return lambda: door(plan.words, zero)
+
+    def _set(self, words: np.ndarray, given: dict[str, Any]) -> None:
+        """Numbers, and arrays for their addresses."""
+        for name, value in given.items():
+            words[getattr(self._layout, name)] = value.ctypes.data if isinstance(value, ndarray) else value
+
+    def _can_be_read(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> bool:
+        """Whether compiled sweeps take the arrays by their addresses."""
+        dtypes = [self._dtype] * 2 + [np.dtype(np.int64) if y.ndim == 1 else self._dtype, self._dtype]
+        return all(
+            array.__class__ is ndarray and array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+            for array, dtype in zip((theta, x, y, out), dtypes, strict=True)
+        )
+
     def value(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, allow_nonfinite: bool = False) -> float:
         """The loss of a batch; arguments as for :meth:`value_and_gradient`."""
         value = self._at_once("value", theta, x, y)
         return value if value - value == 0 else super().value(theta, x, y, allow_nonfinite)
 
-    def _at_once(self, sweep: str, *arguments: np.ndarray) -> float:
+    def _at_once(self, sweep: str, theta: np.ndarray, x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> float:
         """The loss from one call of a compiled sweep, or NaN where all must be looked at again, at leisure."""
-        for array in arguments:
-            if array.__class__ is not np.ndarray:
+        if not theta.__class__ is x.__class__ is y.__class__ is ndarray:
+            return math.nan
+        for other in others:
+            if other.__class__ is not ndarray:
                 return math.nan
         try:
-            if len(arguments[1]) > self._most_at_once:
+            if len(x) > self._most_at_once:
                 return math.nan
-            return self._doors[sweep, arguments[2].ndim](self._words[sweep], *arguments)
+            return self._doors[sweep][y.ndim](self._words[sweep], theta, x, y, *others)
         except TypeError:
             return math.nan
         except KeyError:
-            return self._at_once(sweep, *arguments) if self._open(sweep, arguments[2].ndim) else math.nan
+            return self._at_once(sweep, theta, x, y, *others) if self._open(sweep, y.ndim) else math.nan
 
     def _open(self, sweep: str, ndim: int) -> bool:
         """Have a sweep at hand, for targets in rows (2) or as indices of classes (1), if one call of it is all."""
@@ -150,7 +209,7 @@ class PreparedBackprop(Prepared):
         if not self._most_at_once or ndim not in takes:
             return False
         door = self._sweeps.door(getattr(self._sweeps, sweep), self.backend.dtype, "rows" if ndim == 2 else "classes")
-        self._doors[sweep, ndim] = door
+        self._doors.setdefault(sweep, {})[ndim] = door
         if sweep not in self._words:
             self._plan(KINDS[sweep], 1)
         return True
@@ -291,7 +350,7 @@ class PreparedBackprop(Prepared):
         return made
 
     def _check_twice_differentiable(self) -> None:
-        if ("hvp", 2) in self._doors:
+        if "hvp" in self._doors:
             return
         for step in self.net.program.instructions:
             row = ACTIVATIONS.get(str(step.function))
@@ -339,9 +398,7 @@ class PreparedBackprop(Prepared):
         given = {"THETA": arguments.theta, "X": arguments.x, "Y": arguments.y, "IS_CLASSES": 0}
         given |= {"TOTAL": len(arguments.x)} | words
         before = plan.words.copy()
-        for name, value in given.items():
-            place = getattr(self._layout, name)
-            plan.words[place] = value.ctypes.data if isinstance(value, np.ndarray) else value
+        self._set(plan.words, given)
         try:
             return self._sweeps.door(self._sweeps.run, self.backend.dtype)(plan.words, self._dtype.type(0))
         finally:

@@ -28,7 +28,7 @@ from difflab.kernels.layout import (
     KEEPS_INPUT,
     KEEPS_OTHER,
     KEEPS_SECOND,
-    LOSSES,
+    LOSS_SUMS,
     N_COLUMNS,
     N_INPUTS,
     N_OUTPUTS,
@@ -61,7 +61,7 @@ from difflab.kernels.rules import RULES, Kind, Rule, Step
 from difflab.kernels.sweeps import NUMBERS, run_plan
 from difflab.kernels.target import address, inlined
 from difflab.primitives.activations import ACTIVATIONS, ROWS
-from difflab.primitives.losses import LOSSES as LOSS_ROWS
+from difflab.primitives.losses import LOSSES
 from difflab.primitives.operations import INPUTS, OPERATIONS, Instruction
 from difflab.program import Program
 
@@ -155,7 +155,7 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     state = np.zeros(N_STATE, np.int64)
     for part, places in zip(work, ((VALUES,), (BARS, X_BAR), (DOTS,), (BAR_DOTS, X_BAR_DOT)), strict=False):
         state[list(places)] = part.ctypes.data
-    state[CONSTANTS], state[LOSSES], state[SCRATCH] = constants.ctypes.data, losses.ctypes.data, scratch.ctypes.data
+    state[CONSTANTS], state[LOSS_SUMS], state[SCRATCH] = constants.ctypes.data, losses.ctypes.data, scratch.ctypes.data
     state[ITEM], state[TILE], state[N_ROWS], state[N_PARAMS] = choice.item, tile, len(table), n_params
     state[N_INPUTS], state[N_OUTPUTS] = program.n_inputs, program.n_outputs
     state[OUTPUTS] = _starts(program)[_outputs(program)]
@@ -222,7 +222,7 @@ def _limits(program: Program, dtype: np.dtype) -> list[float]:
     """Between which targets must be: those of the loss, and of the format."""
     largest = float(np.finfo(dtype).max)
     names = [step.function for step in program.instructions if step.operation == "loss"]
-    low, high = LOSS_ROWS[str(names[0])].targets if names else (-np.inf, np.inf)
+    low, high = LOSSES[str(names[0])].targets if names else (-np.inf, np.inf)
     return [max(low, -largest), min(high, largest)]
 
 

@@ -25,7 +25,7 @@ from difflab.kernels.layout import (
     IS_CLASSES,
     IS_FIRST,
     ITEM,
-    LOSSES,
+    LOSS_SUMS,
     N_COLUMNS,
     N_INPUTS,
     N_OUTPUTS,
@@ -53,6 +53,7 @@ from difflab.kernels.layout import (
     X,
     Y,
     address_of,
+    array,
     call,
     matrix,
     reals,
@@ -121,7 +122,7 @@ def _run_tile(plan, begin, zero):
 def run_plan(address, size, zero):
     """All tiles; the loss is left behind the sums. With ``GRADIENT_STEP`` every sample has a gradient of its own."""
     plan = words(address, size)
-    losses = reals(plan[LOSSES], 3)
+    losses = reals(plan[LOSS_SUMS], 3)
     losses[0], losses[1] = 0.0, 0.0
     plan[PARTS] = plan[DIVISOR] if plan[DIVISOR] != 0 else plan[TOTAL]
     for begin in range(0, plan[TOTAL], plan[TILE]):
@@ -139,7 +140,7 @@ def run_plan(address, size, zero):
 @compiled
 def _run(plan, zero):
     call(plan[RUN], (address_of(plan), plan.size, zero))
-    return reals(plan[LOSSES], 3)[2]
+    return reals(plan[LOSS_SUMS], 3)[2]
 
 
 @compiled
@@ -160,7 +161,7 @@ def _takes(plan, theta, x, y):
         return False
     if not (_is_finite(theta) and _is_finite(x.reshape(x.size))):
         return False
-    limits = reals(plan[LOSSES] + 24, 2)
+    limits = reals(plan[LOSS_SUMS] + 24, 2)
     if y.ndim == 1:
         for k in range(batch):
             if y[k] < 0 or y[k] >= plan[N_OUTPUTS]:
@@ -228,6 +229,48 @@ def hvp(plan, theta, x, y, theta_dot, out):
     return loss if _is_finite(out) else np.nan
 
 
+@compiled
+def _held(plan, zero):
+    """Theta and the samples at the addresses that a plan has."""
+    return array(plan[THETA], plan[N_PARAMS], zero), matrix(plan[X], plan[TOTAL], plan[N_INPUTS], zero)
+
+
+@compiled
+def _classes(plan):
+    return words(plan[Y], plan[TOTAL])
+
+
+@compiled
+def _targets(plan, zero):
+    return matrix(plan[Y], plan[TOTAL], plan[N_OUTPUTS], zero)
+
+
+_value, _value_and_gradient = compiled(value), compiled(value_and_gradient)
+
+
+def value_again(plan, zero):
+    """The loss at arrays whose addresses the plan has; otherwise as :func:`value`."""
+    theta, x = _held(plan, zero)
+    if plan[IS_CLASSES] != 0:
+        loss = _value(plan, theta, x, _classes(plan))
+    else:
+        loss = _value(plan, theta, x, _targets(plan, zero))
+    plan[X] = address_of(x)
+    return loss
+
+
+def value_and_gradient_again(plan, zero):
+    """The loss and the gradient at such arrays, into one; otherwise as :func:`value_and_gradient`."""
+    theta, x = _held(plan, zero)
+    out = array(plan[GRADIENT], plan[N_PARAMS], zero)
+    if plan[IS_CLASSES] != 0:
+        loss = _value_and_gradient(plan, theta, x, _classes(plan), out)
+    else:
+        loss = _value_and_gradient(plan, theta, x, _targets(plan, zero), out)
+    plan[X], plan[GRADIENT] = address_of(x), address_of(out)
+    return loss
+
+
 def run(plan, zero):
     """Whatever a plan is for, with all its addresses in place; the loss, if it has one."""
     return _run(plan, zero)
@@ -240,7 +283,7 @@ NUMBERS = {"float64": float64, "float32": float32}
 def door(function: Callable, dtype: str, targets: str = "rows") -> Any:
     """A sweep as Python calls it, compiled for one dtype and for targets in ``"rows"`` or ``"classes"``."""
     number = NUMBERS[dtype]
-    if function is run:
+    if function in (run, value_again, value_and_gradient_again):
         return entry_point((int64[::1], number))(function)
     y = number[:, ::1] if targets == "rows" else int64[::1]
     vectors = {value: 0, value_and_gradient: 1, hvp: 2}[function]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from difflab.backends.arguments import Arguments, checked
+from difflab.backends.backprop import PreparedBackprop
 from difflab.backends.contract import Backend, Prepared
 from difflab.enclosures.rounding import rounding_errors
 from difflab.errors import MissingExtra
@@ -109,12 +110,12 @@ def gradient_of(prepared: Prepared, found: Any) -> np.ndarray:
 
 
 def calls(prepared: Prepared, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, Call]:
-    """The gradient and the primal as calls without arguments, each at its best.
-
-    The lab's own back-ends are called as anyone calls them, with all their checks.
-    """
+    """The gradient and the primal as calls without arguments, each at its best; those of the lab with all checks."""
     if isinstance(prepared, Ready):
         return {"gradient": prepared.gradient_call(theta, x, y), "primal": prepared.primal_call(theta, x, y)}
+    if isinstance(prepared, PreparedBackprop):
+        bound = prepared.bound_to(theta, x, y)
+        return {"gradient": bound.value_and_gradient, "primal": bound.value}
     out = np.empty_like(theta)
     return {
         "gradient": lambda: prepared.value_and_gradient(theta, x, y, out=out),

@@ -82,6 +82,7 @@ _ONE_OVER_SQRT_2PI = 0.3989422804014327
 
 _SILU_ROOT = (-1.2784645427610737, -1.0946994183093437e-16)
 _SILU_ROOT_EXP = 0.2784645427610738
+_SILU_END = 1500.0
 _SILU_INFLECTION = (2.3993572805154675, 1.8464872855353363e-16)
 _GELU_ROOT = (-0.7517915246935645, 1.4956759177009883e-17)
 _GELU_ROOT_REACH = 0.25
@@ -246,7 +247,7 @@ def silu_beta_derivative(z: float, beta: float) -> float:
 def silu_beta_second_derivative(z: float, beta: float) -> float:
     """z**3 sigma''(x), with sigma'' = -sigma' tanh(x / 2)."""
     x, low = _silu_argument(z, beta)
-    if abs(x) == 1500.0:
+    if abs(x) == _SILU_END:
         return -0.0 * x
     return _sigmoid_slope_times(z, -z * z * math.tanh(0.5 * x), x, low)
 
@@ -303,8 +304,8 @@ def _normal_density_times(factor: float, z: float) -> float:
 def _silu_argument(z: float, beta: float) -> tuple[float, float]:
     """The product beta z and its rounding error; cut off where sigma(-abs(x)) times any float is 0."""
     x = beta * z
-    if abs(x) > 1500.0:
-        return math.copysign(1500.0, x), 0.0
+    if abs(x) > _SILU_END:
+        return math.copysign(_SILU_END, x), 0.0
     if abs(z) > 1e290 or abs(beta) > 1e290:
         return x, 0.0
     return x, _rounding_error(beta, z, x)

@@ -17,7 +17,6 @@ import numpy as np
 
 from difflab import reference as references
 from difflab.backends import Backend, Refused
-from difflab.discrepancy import relative_in_norm
 from difflab.network import MLP
 from difflab.peers import Handwritten, handwritten
 from difflab.reference import Reference
@@ -53,8 +52,7 @@ class Request(msgspec.Struct, frozen=True):
     """What to do: make the reference of ``task`` at ``path``, or run ``cell`` against it.
 
     With a ``backend``, compile what it needs for ``task``; with a ``measure``, make what all methods of ``task`` share
-    for it. ``runner`` is the process that asks, without
-    which the answer is of no use.
+    for it. ``runner`` is the process that asks, without which the answer is of no use.
     """
 
     runner: int
@@ -165,9 +163,8 @@ def _whole(cell: Cell, subject: Subject, row: dict[str, Any]) -> Subject:
     row["verified_by"] = f"certified at batch {few}"
     if Handwritten().unsupported(subject.prepared.net) is None:
         row["verified_by"] += f", agreement with Handwritten at batch {batch}"
-        expected = handwritten.backprop(subject.prepared.net, theta, x, y)[1].astype(np.float64)
-        distance = relative_in_norm(gradient - expected, expected)
-        if not distance <= accuracy.half_of_the_digits(gradient):
+        distance = accuracy.disagreement(gradient, handwritten.backprop(subject.prepared.net, theta, x, y)[1])
+        if distance is not None:
             row |= {"status": "wrong", "reason": f"at batch {batch} {distance:.2g} from what is written by hand"}
     return dataclasses.replace(subject, theta=theta, x=x, y=y, value=value, gradient=gradient)
 

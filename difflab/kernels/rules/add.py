@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from difflab.kernels.layout import (
-    BAR_DOTS,
-    BARS,
-    DOTS,
-    INPUT,
-    KEEPS_INPUT,
-    KEEPS_OTHER,
-    OTHER,
-    OUTPUT,
-    VALUES,
-    WIDTH,
-    block,
-    opened,
-)
-from difflab.kernels.rules.rule import Rule
+from difflab.kernels.layout import INPUT, KEEPS_INPUT, KEEPS_OTHER, OTHER, OUTPUT, WIDTH, block, opened
+from difflab.kernels.rules.linear import linear
 from difflab.kernels.target import compiled
 
 
@@ -41,20 +28,4 @@ def _add_to_both(row, state, part, zero):
         b_bar[i] += z_bar[i]
 
 
-def add(row, state, zero):
-    _sum(row, state, VALUES, zero)
-
-
-def add_tangent(row, state, zero):
-    _sum(row, state, DOTS, zero)
-
-
-def add_reverse(row, state, zero):
-    _add_to_both(row, state, BARS, zero)
-
-
-def add_reverse_tangent(row, state, zero):
-    _add_to_both(row, state, BAR_DOTS, zero)
-
-
-ADD = Rule(add, add_tangent, add_reverse, add_reverse_tangent)
+ADD = linear(_sum, _add_to_both)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from difflab.kernels.layout import (
-    BAR_DOTS,
-    BARS,
-    DOTS,
     INPUT,
     KEEPS_INPUT,
     OTHER,
@@ -16,7 +13,7 @@ from difflab.kernels.layout import (
     constants,
     opened,
 )
-from difflab.kernels.rules.rule import Rule
+from difflab.kernels.rules.linear import linear
 from difflab.kernels.target import compiled
 
 
@@ -40,20 +37,4 @@ def _add_to_masked(row, state, part, zero):
         a_bar[i] += z_bar[i] * mask[i] / kept
 
 
-def dropout(row, state, zero):
-    _masked(row, state, VALUES, zero)
-
-
-def dropout_tangent(row, state, zero):
-    _masked(row, state, DOTS, zero)
-
-
-def dropout_reverse(row, state, zero):
-    _add_to_masked(row, state, BARS, zero)
-
-
-def dropout_reverse_tangent(row, state, zero):
-    _add_to_masked(row, state, BAR_DOTS, zero)
-
-
-DROPOUT = Rule(dropout, dropout_tangent, dropout_reverse, dropout_reverse_tangent, carries=1)
+DROPOUT = linear(_masked, _add_to_masked, carries=1)

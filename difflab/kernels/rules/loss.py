@@ -14,7 +14,7 @@ from difflab.kernels.layout import (
     DOTS,
     INPUT,
     INPUT_WIDTH,
-    LOSSES,
+    LOSS_SUMS,
     OTHER,
     PARTS,
     VALUES,
@@ -34,7 +34,7 @@ def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
     of_sample, curved = compiled_rule(row.value_and_cotangent, number), compiled_rule(row.cotangent_tangent, number)
 
     def forward(row, state, zero):
-        n, sums = row[INPUT_WIDTH], reals(state[LOSSES], 2)
+        n, sums = row[INPUT_WIDTH], reals(state[LOSS_SUMS], 2)
         z, y = rows(state, VALUES, row[INPUT], n, zero), rows(state, VALUES, row[OTHER], n, zero)
         z_bar = rows(state, BARS, row[INPUT], n, zero)
         for i in range(state[BATCH]):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from difflab.kernels.layout import (
-    BAR_DOTS,
-    BARS,
-    DOTS,
     INPUT,
     INPUT_WIDTH,
     KEEPS_INPUT,
@@ -15,7 +12,7 @@ from difflab.kernels.layout import (
     block,
     opened,
 )
-from difflab.kernels.rules.rule import Rule
+from difflab.kernels.rules.linear import linear
 from difflab.kernels.target import compiled
 
 
@@ -49,20 +46,4 @@ def _add_to_largest(row, state, part, zero):
         z_bar[_first_largest(z, j * n, n)] += a_bar[j]
 
 
-def maxout(row, state, zero):
-    _largest_of(row, state, VALUES, zero)
-
-
-def maxout_tangent(row, state, zero):
-    _largest_of(row, state, DOTS, zero)
-
-
-def maxout_reverse(row, state, zero):
-    _add_to_largest(row, state, BARS, zero)
-
-
-def maxout_reverse_tangent(row, state, zero):
-    _add_to_largest(row, state, BAR_DOTS, zero)
-
-
-MAXOUT = Rule(maxout, maxout_tangent, maxout_reverse, maxout_reverse_tangent)
+MAXOUT = linear(_largest_of, _add_to_largest)

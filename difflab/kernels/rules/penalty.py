@@ -10,7 +10,7 @@ from difflab.kernels.layout import (
     GRADIENT_DOT,
     IS_FIRST,
     KEEPS_FIRST,
-    LOSSES,
+    LOSS_SUMS,
     SIZE,
     THETA,
     THETA_DOT,
@@ -23,7 +23,7 @@ from difflab.kernels.rules.rule import Rule
 
 
 def penalty(row, state, zero):
-    given, losses = constants(row, state, 2), reals(state[LOSSES], 2)
+    given, losses = constants(row, state, 2), reals(state[LOSS_SUMS], 2)
     l1, l2 = given[0], given[1]
     if state[IS_FIRST] != 0:
         for w in parameter(state, THETA, row[FIRST], row[SIZE], zero):

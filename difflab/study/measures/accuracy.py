@@ -58,6 +58,13 @@ def half_of_the_digits(gradient: np.ndarray) -> float:
     return float(np.sqrt(np.finfo(gradient.dtype).eps))
 
 
+def disagreement(gradient: np.ndarray, other: np.ndarray) -> float | None:
+    """How far two gradients of one dtype are apart, relative in norm; None if they share half of the digits."""
+    expected = other.astype(np.float64)
+    distance = relative_in_norm(gradient.astype(np.float64) - expected, expected)
+    return None if distance <= half_of_the_digits(gradient) else distance
+
+
 def reference_status(reference: Reference) -> str:
     """A truth that is only an interval cannot decide; one at a kink says so; else nothing is in the way."""
     statuses = set(reference.status)

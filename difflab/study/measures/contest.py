@@ -21,7 +21,7 @@ from difflab.study import referee
 from difflab.study.cells import Cell, cast, problem, resolved
 from difflab.study.comparison import compared
 from difflab.study.declaration import build_backend
-from difflab.study.measures.accuracy import half_of_the_digits, reference_status
+from difflab.study.measures.accuracy import disagreement, half_of_the_digits, reference_status
 from difflab.study.referee import Entry, Failed, Gradients, Ground, Record
 from difflab.study.timing import summary
 
@@ -72,9 +72,9 @@ class Judge:
         return min(predicted, half_of_the_digits(np.empty(0, self.dtype)))
 
     def _agree(self, own: Gradients) -> None:
-        method, backprop = own[METHOD].astype(np.float64), own[BACKPROP].astype(np.float64)
-        distance, allowed = relative_in_norm(method - backprop, backprop), half_of_the_digits(own[BACKPROP])
-        if not distance <= allowed:
+        distance = disagreement(own[METHOD], own[BACKPROP])
+        if distance is not None:
+            allowed = half_of_the_digits(own[BACKPROP])
             raise Wrong(f"{METHOD}: at the whole batch {distance:.2g} from {BACKPROP}, at most {allowed:.2g}")
 
 
