@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import msgspec
 import numpy as np
@@ -49,10 +50,22 @@ CENTRAL, COMPLEX = (f'name = "finite_difference"\nscheme = "{scheme}"' for schem
 CERTIFIED = 'name = "certified"'
 
 
+@pytest.fixture(scope="module")
+def kept_code(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("code"))
+
+
+@pytest.fixture(autouse=True)
+def code_is_shared(monkeypatch, kept_code):
+    """By all runs of this file, but where the time to compile is looked at."""
+    monkeypatch.setattr(runner, "_own_cache", lambda: nullcontext(kept_code))
+
+
 EVERY_MEASURE = ("accuracy", "speed", "swell", "condition", "agreement", "certificate")
 
 
-def test_every_measure_fills_its_columns(tmp_path):
+def test_every_measure_fills_its_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_own_cache", lambda: nullcontext(str(tmp_path / "code")))
     backends = (CERTIFIED, 'name = "symbolic"', CENTRAL, 'name = "backprop"')
     path = declare(tmp_path, *backends, measures=EVERY_MEASURE)
     rows = run(read_study(path), tmp_path / "results")

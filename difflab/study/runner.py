@@ -69,7 +69,7 @@ def run(study: Study, directory: Path, listen: Listener = lambda *_: None, again
     datasets.require()
     store = Store(directory / "store.sqlite")
     grid = cells(study)
-    with _alone(directory), tempfile.TemporaryDirectory(prefix="difflab-") as cache:
+    with _alone(directory), _own_cache() as cache:
         workers = _Workers(directory, cache, provenance.commit())
         finished = {} if again else store.rows()
         for cell in grid:
@@ -107,12 +107,22 @@ def _alone(directory: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _own_cache() -> Iterator[str]:
+    """Where code that is compiled in one run is kept.
+
+    A folder of its own makes the first back-end that needs a kernel compile it, so that the time is measured in every
+    run and never depends on what ran before.
+    """
+    with tempfile.TemporaryDirectory(prefix="difflab-") as folder:
+        yield folder
+
+
 @dataclass
 class _Workers:
-    """Processes for one run, which share references and a kernel cache of their own.
+    """Processes for one run, which share references and a cache of kernels.
 
-    A cache of their own makes the first back-end that needs a kernel compile it, so that the time is measured in every
-    run and never depends on what ran before. ``environment`` is that of the last worker that could report its own.
+    ``environment`` is that of the last worker that could report its own.
     """
 
     directory: Path
