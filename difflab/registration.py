@@ -64,6 +64,9 @@ def register_activation(row: Activation) -> None:
     symbols = ("z", row.parameter) if row.parameter else ("z",)
     if not callable(row.expression) or hasattr(row.expression, "free_symbols"):
         row = dataclasses.replace(row, expression=formula(row.expression, symbols))
+    low, high = row.domain
+    least, most = row.range
+    row = dataclasses.replace(row, kinks=tuple(row.kinks), domain=(low, high), range=(least, most))
     check(row)
     _check_compiles(row)
     ACTIVATIONS[row.name] = row

@@ -262,6 +262,7 @@ def claims(trials, busy, fault="none"):
 
 @pytest.mark.timeout(100 * max(TRIALS, 10))
 def test_a_kernel_is_not_different_from_itself():
+    """With so few trials as by default it tells no more than that trials run; the campaign tells of the share."""
     started, figures = time.monotonic(), {}
     for place, busy in (("quiet", False), ("busy", True)):
         found = list(claims(TRIALS, busy))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
@@ -31,7 +35,7 @@ from difflab.primitives.losses import LOSSES
 
 DTYPES = ("float64", "float32")
 BATCHES = (1, 33, 300, 700)
-"""Less than a tile, more than one, more than a chunk, and more than two."""
+"""One sample, less than a tile, more than a chunk of samples, and more than two."""
 
 D = Dense
 NETS = {
@@ -79,12 +83,16 @@ def fingerprint(kind: str, batch: int, dtype: str, threads: int = 1) -> str:
     return sha256(*answer(kind, batch, dtype, threads=threads, mode="reproducible"))
 
 
+EXHAUSTIVE = os.environ.get("DIFFLAB_EXHAUSTIVE") == "1"
 COMPARED = [*product(("smooth",), (33, 300), DTYPES), ("shares", 33, "float64")]
+"""Few by default, as each processor needs code of its own; it is kept, as always."""
 
 
 def all_fingerprints() -> dict[str, str]:
-    """Few, as each processor needs code of its own; it is kept, as always."""
-    return {f"{case}": fingerprint(*case) for case in COMPARED}
+    found = {f"{case}": fingerprint(*case) for case in (product(NETS, (33, 300), DTYPES) if EXHAUSTIVE else COMPARED)}
+    if EXHAUSTIVE:
+        found |= {f"derivatives {case}": fingerprint_of_derivatives(*case) for case in product(NETS, DTYPES)}
+    return found
 
 
 # --- the same bits
@@ -316,6 +324,46 @@ def test_prepared_objects_serve_a_thread_each(options):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, cases))
+
+
+@pytest.mark.usefixtures("threads_at_once")
+def test_a_forked_process_has_threads_of_its_own():
+    arguments = problem("smooth", 33, "float64")
+    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
+    expected = prepared.value_and_gradient(*arguments)[1].tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os._exit(prepared.value_and_gradient(*arguments)[1].tobytes() != expected)
+    deadline, ended = time.monotonic() + 30, (0, 0)
+    while ended == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        ended = os.waitpid(pid, os.WNOHANG)
+    if ended == (0, 0):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert ended == (pid, 0)
+
+
+@pytest.mark.usefixtures("threads_at_once")
+def test_an_interrupted_call_waits_for_its_threads(monkeypatch):
+    """Their plans and buffers are those of the next call."""
+    prepared, running = dl.Backprop(threads=2).prepare(NETS["smooth"]), []
+    swept = prepared._swept
+
+    def slow(plan, arguments, **words):
+        if len(arguments.x) == 16:
+            time.sleep(0.2)
+            found = swept(plan, arguments, **words)
+            running.append("done")
+            return found
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepared, "_swept", slow)
+    with pytest.raises(KeyboardInterrupt):
+        prepared.value_and_gradient(*problem("smooth", 33, "float64"))
+    assert running == ["done"]
 
 
 # --- options

@@ -230,8 +230,7 @@ def rule_problem(name: str, batch: int = 4) -> Problem:
 
 
 def test_every_rule_has_a_planted_fault():
-    planted = {step.operation for name, _ in RULE_FAULTS.values() for step in NETS[name].program.instructions}
-    assert planted == set(rules.RULES)
+    assert set(rules.RULES) <= {name for name, _ in RULE_FAULTS.values()}
 
 
 @pytest.mark.parametrize("tile", [None, 3])

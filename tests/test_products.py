@@ -41,7 +41,7 @@ MAKERS: dict[str, Callable[[int], Any]] = {
     "in order": lambda item: products.in_order(item, False).py_func,
     "in order, fused": lambda item: products.in_order(item, True).py_func,
     "by BLAS": lambda item: products.by_blas(item).py_func,
-    "in plain Python": products.in_plain_python,
+    "in plain Python": lambda item: products.in_plain_python(),
 }
 OWN = ("in order", "in order, fused")
 
@@ -226,11 +226,12 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def fits(maker: str, start: str, shape: Shape) -> bool:
-    """Rows elsewhere are for own loops; of a column, only one with one entry per row makes sense."""
+    """Rows elsewhere are for own loops."""
     return start != "rows elsewhere" or maker in OWN
 
 
 def start_of(shape: Shape, start: str) -> Shape:
+    """Of a column, only one with one entry per row makes sense."""
     return shape._replace(columns=1) if start == "a column" else shape
 
 

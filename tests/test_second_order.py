@@ -347,7 +347,7 @@ TAKES = {
 
 def test_no_method_is_forgotten():
     ours = {name for name, _ in inspect.getmembers(backprop.PreparedBackprop, inspect.isfunction) if name[0] != "_"}
-    assert ours - {"value", "value_and_gradient", "predicted_error"} == set(TAKES)
+    assert ours - {"value", "value_and_gradient", "bound_to", "predicted_error"} == set(TAKES)
     for method, names in TAKES.items():
         assert tuple(inspect.signature(getattr(backprop.PreparedBackprop, method)).parameters)[1:] == names
 
@@ -472,6 +472,12 @@ def test_an_activation_without_a_second_derivative_has_no_hessian_and_all_else(r
 def test_an_activation_with_a_second_derivative_has_a_hessian(registered):
     registered(replace(CUBE, second_derivative=cube_bend))
     assert_right("hvp", of("cube"))
+
+
+def test_lists_are_as_good_as_tuples(registered):
+    """Rows are looked up by what they hold."""
+    registered(replace(CUBE, kinks=[], domain=[-np.inf, np.inf], range=[-np.inf, np.inf]))
+    assert_right("input gradient", of("cube"))
 
 
 def test_a_learnable_activation_without_all_second_derivatives_has_no_hessian(registered):

@@ -134,6 +134,8 @@ for net in faults.NETS.values():
     for method in derivatives.METHODS:
         if derivatives.takes(method, net):
             derivatives.assert_right(method, p)
+test_strided_arguments_give_the_answer_of_contiguous_ones()
+test_classes_at_one_call_leave_nothing_to_rows_at_the_next()
 print("checked", __import__("numba").config.BOUNDSCHECK, __import__("numba").config.DISABLE_JIT)
 """
 
@@ -363,6 +365,21 @@ def test_a_directory_that_cannot_be_is_done_without(directory, tmp_path):
     (tmp_path / "kept").write_text("in the way")
     assert is_right()
     assert list(tmp_path.iterdir()) == [directory]
+
+
+def test_a_user_without_a_home_compiles_for_each_process(monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(target, "cache_directory", nowhere)
+    monkeypatch.delenv("DIFFLAB_NO_CACHE", raising=False)
+    assert is_right()
+
+
+def test_a_setting_that_is_in_no_variable_has_a_directory_of_its_own(monkeypatch):
+    before = target._digest(PACKAGE)
+    monkeypatch.setattr(target.numba.config, "BOUNDSCHECK", 1)
+    assert target._digest(PACKAGE) != before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes where it likes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -254,9 +255,23 @@ def test_without_a_fault_nothing_is_caught(net):
     assert not any(is_caught(net, method) for method in METHODS if takes(method, NETS[net]))
 
 
-def test_faults_are_planted_into_every_step_along_a_tangent():
-    """Those of add and dropout are the steps of all that is linear."""
-    sources = dict(zip(KERNELS, TEXT, strict=True))
-    planted = {name for name, text in sources.items() if any(fault.edit[0] in text for fault in FAULTS.values())}
-    bare = {f"rules.{name}" for name in ("rule", "label_smoothing", "add", "dropout")}
-    assert planted == {name for name in KERNELS if name.startswith("rules.")} - bare | {"sweeps"}
+def functions_on_tangents() -> dict[str, str]:
+    """The innermost functions of rules that speak of dots, with their sources."""
+    found = {}
+    for name, text in zip(KERNELS, TEXT, strict=True):
+        for node in ast.walk(ast.parse(text)):
+            inner = [part for part in ast.walk(node) if isinstance(part, ast.FunctionDef) and part is not node]
+            source = ast.get_source_segment(text, node) or ""
+            if name.startswith("rules.") and isinstance(node, ast.FunctionDef) and not inner and "DOT" in source:
+                found[f"{name}.{node.name}"] = source
+    return found
+
+
+def test_a_fault_is_planted_into_every_function_on_tangents():
+    bare = [
+        name
+        for name, source in functions_on_tangents().items()
+        if not any(fault.edit[0].strip() in source for fault in FAULTS.values())
+    ]
+    assert len(functions_on_tangents()) > 15
+    assert not bare

@@ -43,7 +43,7 @@ LARGE = dl.MLP.dense([3, 40, 30, 2], "tanh")
 PER_SAMPLE = ("x", "y", "x_dot", "outputs_bar")
 
 
-def test_a_large_network_has_tiles_of_64():
+def test_150_samples_are_more_than_a_tile():
     assert plans._tile(LARGE.program, sum(LARGE.program.widths), 8) < 150
 
 

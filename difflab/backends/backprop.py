@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -108,6 +109,7 @@ class PreparedBackprop(Prepared):
         self._doors: dict[str, dict[int, Any]] = {}
         self._words: dict[str, np.ndarray] = {}
         self._buffers: list[np.ndarray] = []
+        self._own_pool: tuple[int, ThreadPoolExecutor] | None = None
         self.facts["gradient_ops"] = sweep_operations(net.program)
         self.facts["primal_calls"] = 1
         for sweep in ("value_and_gradient", "value"):
@@ -138,8 +140,10 @@ class PreparedBackprop(Prepared):
     def bound_to(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray | None = None) -> Bound:
         """Calls without arguments, at whatever these arrays hold by then: for loops where microseconds count.
 
-        Arguments are as for :meth:`value_and_gradient`, and looked at once. The arrays are kept alive, and ``out`` is
-        filled by each call for a gradient.
+        Arguments are as for :meth:`value_and_gradient`. What is in the arrays is looked at by every call, what they are
+        only now: their memory must stay where it is, so they may not be resized. They are kept alive, and each call for
+        a gradient fills ``out``. All calls of one prepared network share its workspace, and are for one thread at a
+        time.
         """
         if out is None:
             out = np.empty(self.net.n_params, self._dtype)
@@ -174,12 +178,15 @@ class PreparedBackprop(Prepared):
         for name, value in given.items():
             words[getattr(self._layout, name)] = value.ctypes.data if isinstance(value, ndarray) else value
 
-    def _can_be_read(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> bool:
-        """Whether compiled sweeps take the arrays by their addresses."""
-        dtypes = [self._dtype] * 2 + [np.dtype(np.int64) if y.ndim == 1 else self._dtype, self._dtype]
+    def _can_be_read(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> bool:
+        """Whether sweeps take the arrays by their addresses."""
+        of_targets = np.dtype(np.int64) if y.ndim == 1 else self._dtype
         return all(
-            array.__class__ is ndarray and array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
-            for array, dtype in zip((theta, x, y, out), dtypes, strict=True)
+            array.__class__ is ndarray
+            and array.dtype == (of_targets if array is y else self._dtype)
+            and array.flags.c_contiguous
+            and array.flags.aligned
+            for array in (theta, x, y, *others)
         )
 
     def value(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, allow_nonfinite: bool = False) -> float:
@@ -209,10 +216,21 @@ class PreparedBackprop(Prepared):
         if not self._most_at_once or ndim not in takes:
             return False
         door = self._sweeps.door(getattr(self._sweeps, sweep), self.backend.dtype, "rows" if ndim == 2 else "classes")
-        self._doors.setdefault(sweep, {})[ndim] = door
+        self._doors.setdefault(sweep, {})[ndim] = self._picky(door) if self._sweeps.TAKES_ALL else door
         if sweep not in self._words:
             self._plan(KINDS[sweep], 1)
         return True
+
+    def _picky(self, door: Callable[..., float]) -> Callable[..., float]:
+        """A sweep in plain Python that takes the same arrays as a compiled one."""
+
+        def sweep(words: np.ndarray, theta: np.ndarray, x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> float:
+            arrays = (theta, x, y, *others)
+            if not (self._can_be_read(*arrays) and all(array.flags.writeable for array in arrays)):
+                raise TypeError("arrays must be as compiled sweeps take them")
+            return door(words, *arrays)
+
+        return sweep
 
     def input_gradient(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The gradient of the loss of the batch with respect to x, (batch, n_inputs)."""
@@ -440,17 +458,22 @@ class PreparedBackprop(Prepared):
         with self._blas(len(arguments.x)):
             for first in range(0, len(chunks), workers):
                 wave = range(first, min(first + workers, len(chunks)))
-                others = [self._pool.submit(work, chunk - first, chunk) for chunk in wave[1:]]
-                values = [work(0, first), *(other.result() for other in others)]
+                others = [self._pool().submit(work, chunk - first, chunk) for chunk in wave[1:]]
+                try:
+                    values = [work(0, first), *(other.result() for other in others)]
+                finally:
+                    wait(others)  # Even if interrupted: their plans and buffers are those of the next call.
                 for k, found in enumerate(values):
                     value = value + found if first + k else found
                     if first + k and kind == "gradient":
                         out += self._buffers[k]
         return value
 
-    @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max(1, self.backend.threads - 1), "difflab")
+        """Of this process: threads do not come along when it is forked."""
+        if self._own_pool is None or self._own_pool[0] != os.getpid():
+            self._own_pool = os.getpid(), ThreadPoolExecutor(max(1, self.backend.threads - 1), "difflab")
+        return self._own_pool[1]
 
     def _blas(self, samples: int) -> AbstractContextManager[Any]:
         """Threads have samples of their own, and BLAS none beside them."""

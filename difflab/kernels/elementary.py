@@ -15,9 +15,6 @@ from difflab.kernels import vector_math
 from difflab.kernels.flags import CALLED
 
 
-FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "erf", "erfc")
-
-
 def _function(name: str) -> Callable:
     """One function for both precisions: compiled code has the one of its argument, plain Python too."""
     single, double = getattr(vector_math.float32, name), getattr(vector_math.float64, name)
@@ -38,7 +35,7 @@ def _function(name: str) -> Callable:
 def _module() -> ModuleType:
     made = ModuleType("difflab.kernels.elementary.MATH")
     vars(made).update({name: getattr(math, name) for name in dir(math) if not name.startswith("_")})
-    vars(made).update({name: _function(name) for name in FUNCTIONS})
+    vars(made).update({name: _function(name) for name in vector_math.Functions._fields})
     return made
 
 

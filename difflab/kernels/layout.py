@@ -24,8 +24,8 @@ VALUES, X, BARS, X_BAR, DOTS, X_DOT, BAR_DOTS, X_BAR_DOT = range(8)
 """Words of a state: workspaces, each with where the rows of x lie; dots are along a direction of theta and x."""
 
 THETA, THETA_DOT, GRADIENT, GRADIENT_DOT, CONSTANTS, LOSS_SUMS, SCRATCH = range(8, 15)
-"""Addresses of (n_params,) arrays, of constants, of losses in float64 (their sums over samples and over totals, and the
-loss of the batch), and of room for one step."""
+"""Addresses of (n_params,) arrays, of constants, of losses in float64 (their sums over samples and over totals, the
+loss of the batch, and the limits of targets), and of room for one step."""
 
 Y, IS_CLASSES, OUTPUTS_BAR, OUTPUTS_DOT, OUTPUTS = range(15, 20)
 """Addresses of targets, of given cotangents and of wanted tangents of outputs, 0 where there are none; whether targets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numba import types
@@ -60,8 +61,10 @@ from difflab.kernels.products import OWN_TERMS, product, scratch_size
 from difflab.kernels.rules import RULES, Kind, Rule, Step
 from difflab.kernels.sweeps import NUMBERS, run_plan
 from difflab.kernels.target import address, inlined
-from difflab.primitives.activations import ACTIVATIONS, ROWS
+from difflab.primitives.activations import ACTIVATIONS
+from difflab.primitives.activations import ROWS as ACTIVATION_ROWS
 from difflab.primitives.losses import LOSSES
+from difflab.primitives.losses import ROWS as LOSS_ROWS
 from difflab.primitives.operations import INPUTS, OPERATIONS, Instruction
 from difflab.program import Program
 
@@ -313,6 +316,11 @@ def _addresses(step: Instruction, choice: Choice, is_idle: bool) -> list[int]:
     return [0 if one is None else _address(step, one, choice) for one in steps]
 
 
+TABLES: dict[str, dict[str, Any]] = {"activation": ACTIVATIONS, "loss": LOSSES}
+"""Of operations whose functions are rows that may be registered or replaced."""
+
+OURS = [*ACTIVATION_ROWS, *LOSS_ROWS]
+
 _MADE: dict[tuple[str, object], int] = {}
 """Addresses of what this process has compiled or read."""
 
@@ -321,10 +329,10 @@ def _address(step: Instruction, function: Step, choice: Choice) -> int:
     """A step that closes over nothing is the same whatever the instruction's function, and is compiled once."""
     row, whose = None, function.__module__.rpartition(".")[2]
     if function.__closure__ is not None:
-        row = ACTIVATIONS[str(step.function)] if step.operation == "activation" else None
+        row = TABLES[step.operation][str(step.function)] if step.operation in TABLES else None
         whose = f"{step.operation}-{step.function or ''}"
     arguments = types.int64, types.int64, NUMBERS[choice.dtype]
-    is_ours = row is None or any(row is ours for ours in ROWS)
+    is_ours = row is None or any(row is ours for ours in OURS)
     name = f"{whose}-{function.__name__}-{choice.dtype}"
     return _made(name, row, lambda: _of_addresses(function), arguments, is_ours)
 

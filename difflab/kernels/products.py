@@ -351,7 +351,7 @@ def by_blas(item: int) -> Any:
 
 
 @cache
-def in_plain_python(item: int) -> Any:
+def in_plain_python() -> Any:
     """The same product by NumPy, for the build that nothing compiles."""
 
     def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
@@ -375,7 +375,7 @@ def product(item: int, reproducible: bool) -> Any:
     reproducible : the same bits on every processor, without fused operations.
     """
     if numba.config.DISABLE_JIT:
-        return in_plain_python(item)
+        return in_plain_python()
     own = in_order(item, not reproducible)
     if reproducible:
         return own.py_func

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numba
 import numpy as np
 from numba import float32, float64, int64
 
@@ -205,7 +206,7 @@ def value_and_gradient(plan, theta, x, y, out):
         return np.nan
     _start(plan, theta, x, y)
     plan[GRADIENT] = address_of(out)
-    loss = _run(plan, x[0, 0] * 0)
+    loss = _run(plan, x.dtype.type(0))
     return loss if _is_finite(out) else np.nan
 
 
@@ -214,7 +215,7 @@ def value(plan, theta, x, y):
     if not _takes(plan, theta, x, y):
         return np.nan
     _start(plan, theta, x, y)
-    return _run(plan, x[0, 0] * 0)
+    return _run(plan, x.dtype.type(0))
 
 
 def hvp(plan, theta, x, y, theta_dot, out):
@@ -225,7 +226,7 @@ def hvp(plan, theta, x, y, theta_dot, out):
         return np.nan
     _start(plan, theta, x, y)
     plan[THETA_DOT], plan[GRADIENT_DOT] = address_of(theta_dot), address_of(out)
-    loss = _run(plan, x[0, 0] * 0)
+    loss = _run(plan, x.dtype.type(0))
     return loss if _is_finite(out) else np.nan
 
 
@@ -275,6 +276,9 @@ def run(plan, zero):
     """Whatever a plan is for, with all its addresses in place; the loss, if it has one."""
     return _run(plan, zero)
 
+
+TAKES_ALL = bool(numba.config.DISABLE_JIT)
+"""Whether nothing looks at the types of arguments, as nothing is compiled."""
 
 NUMBERS = {"float64": float64, "float32": float32}
 

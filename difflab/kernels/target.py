@@ -35,6 +35,9 @@ SOURCES = ("number_systems", "primitives", "program.py", "kernels")
 
 PACKAGE = Path(__file__).parents[1]
 
+SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME", "CPU_FEATURES", "ENABLE_AVX")
+"""What changes compiled code and may come from a file of settings or from Python, not from the environment alone."""
+
 CLOCK = 0.02
 """Seconds by which dates of files may lag behind the clock."""
 
@@ -193,7 +196,13 @@ def _eager(function: Callable, signatures: tuple[Any, ...], directory: Path | No
 
 
 def _is_caching() -> bool:
-    return os.environ.get("DIFFLAB_NO_CACHE") != "1" and _is_as_begun() and _is_usable(cache_directory())
+    if os.environ.get("DIFFLAB_NO_CACHE") == "1" or not _is_as_begun():
+        return False
+    try:
+        return _is_usable(cache_directory())
+    except RuntimeError:
+        # Of a user without a home.
+        return False
 
 
 @cache
@@ -232,6 +241,7 @@ def _digest(package: Path) -> str:
     versions = (platform.python_version(), numba.__version__, llvmlite.__version__, np.__version__)
     processor = (platform.machine(), llvmlite.binding.get_host_cpu_name(), _features())
     flags = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and k != "NUMBA_NUM_THREADS")
+    flags += [(name, repr(getattr(numba.config, name, None))) for name in SETTINGS]
     digest.update(repr((versions, processor, flags)).encode())
     return digest.hexdigest()[:16]
 
@@ -242,10 +252,11 @@ def _features() -> str:
 
 @contextmanager
 def _numba_cache(directory: Path) -> Iterator[None]:
-    """Numba reads its cache directory when a kernel enables caching; other users of Numba keep theirs."""
-    before = numba.config.CACHE_DIR
-    try:
-        numba.config.CACHE_DIR = str(directory)
-        yield
-    finally:
-        numba.config.CACHE_DIR = before
+    """Numba reads its cache directory when a kernel enables caching; other users and threads of Numba keep theirs."""
+    with global_compiler_lock:
+        before = numba.config.CACHE_DIR
+        try:
+            numba.config.CACHE_DIR = str(directory)
+            yield
+        finally:
+            numba.config.CACHE_DIR = before

@@ -383,7 +383,7 @@ def kl_divergence_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
     return divergence.sum(), -(y / z)
 
 
-_ROWS = (
+ROWS = (
     Loss(
         "squared_error",
         expression=squared_error,
@@ -461,4 +461,4 @@ _ROWS = (
     ),
 )
 
-LOSSES = {row.name: row for row in _ROWS}
+LOSSES = {row.name: row for row in ROWS}

@@ -50,7 +50,10 @@ def peak_bytes() -> int:
 
 
 def waited_seconds() -> float:
-    """How long threads of this process have been ready to run and could not, for other programs ran; 0 if unknown."""
+    """How long threads of this process have been ready to run and could not, for others ran; 0 if unknown.
+
+    Others are all threads on the cores of this process, and may be its own where it has more threads than cores.
+    """
     waited = 0
     for file in Path("/proc/self/task").glob("*/schedstat"):
         with suppress(OSError, ValueError, IndexError):

@@ -38,8 +38,8 @@ PACKAGES = (
 SOURCE = Path(__file__).parents[2]
 """The checkout, where the package is used from one."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-"""Set by some machines for all programs; removed, so that every library picks its own kernels."""
+BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_THREAD_TIMEOUT")
+"""Set by some machines for all programs, or by whoever asked; removed, so that every library does as it chooses."""
 
 
 def worker_environment(threads: int = 1) -> dict[str, str]:
@@ -65,7 +65,7 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": _versions(),
-        "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
+        "threads": {name: os.environ.get(name) for name in (*THREAD_VARIABLES, "OPENBLAS_THREAD_TIMEOUT")},
         "blas": _blas(),
     }
 

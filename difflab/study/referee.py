@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +133,7 @@ def cores(threads: int) -> list[int]:
     return sorted(os.sched_getaffinity(0))[-threads:]
 
 
-def _gradients(names: Iterator[str] | dict[str, Any], folder: Path, which: str) -> Gradients:
+def _gradients(names: Iterable[str], folder: Path, which: str) -> Gradients:
     return {name: np.load(folder / f"{name} {which}.npy", allow_pickle=False) for name in names}
 
 
@@ -169,9 +169,9 @@ class _Runner:
             stderr=self._errors,
             bufsize=0,
             env=worker_environment(ground.threads),
+            # In the child before anything is loaded: threads that libraries start on import are bound with it.
+            preexec_fn=lambda: os.sched_setaffinity(0, cores(ground.threads)),  # noqa: PLW1509
         )
-        # Before it has read anything: threads that libraries start on import are bound with it.
-        os.sched_setaffinity(self._process.pid, cores(ground.threads))
         assignment = Assignment(os.getpid(), entry.backend, ground.network, str(folder))
         self._write(msgspec.json.encode(assignment))
         self._signal(signal.SIGSTOP)

@@ -148,7 +148,9 @@ class _Workers:
         seconds, limit_bytes = PREPARATION_LIMITS
         for backend in _compiled_for(cell):
             if (compiled := _compilation(backend, cell)) not in self.compile_rows:
-                row = self._ask(Request(os.getpid(), limit_bytes, task=cell.task, backend=backend), seconds)
+                measure = "speed" if "speed" in cell.measures else ""
+                request = Request(os.getpid(), limit_bytes, task=cell.task, measure=measure, backend=backend)
+                row = self._ask(request, seconds)
                 if row.pop("status") != "ok":
                     return {"status": "crashed", "reason": f"no kernels: {row['reason']}", "unprepared": True}
                 self.compile_rows[compiled] = row

@@ -15,6 +15,8 @@ SAMPLE_SECONDS = 2e-3
 CALIBRATIONS = 3
 WAIT_SECONDS = 0.1
 """What schedulers let programs wait for one another is rarely more."""
+MOST_WAITED = 0.05
+"""Share of the time of timing that threads may have waited for others to run before a row is flagged."""
 MIN_ROUNDS, MAX_ROUNDS = 3, 41
 
 

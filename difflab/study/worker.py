@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from difflab import reference as references
 from difflab.backends import Backend, Refused
 from difflab.network import MLP
-from difflab.peers import Handwritten, handwritten
+from difflab.peers import Handwritten, calls, handwritten
 from difflab.reference import Reference
 from difflab.study import provenance
 from difflab.study.cells import OF_TIME, Cell, Task, cast, problem
@@ -51,8 +52,8 @@ TINY = MLP.dense([1, 2])
 class Request(msgspec.Struct, frozen=True):
     """What to do: make the reference of ``task`` at ``path``, or run ``cell`` against it.
 
-    With a ``backend``, compile what it needs for ``task``; with a ``measure``, make what all methods of ``task`` share
-    for it. ``runner`` is the process that asks, without which the answer is of no use.
+    With a ``backend``, compile what it needs for ``task`` and ``measure``; with a ``measure`` alone, make what all
+    methods of ``task`` share for it. ``runner`` is the process that asks, without which the answer is of no use.
     """
 
     runner: int
@@ -76,8 +77,8 @@ def make_part(measure: str, task: Task, path: Path) -> dict[str, Any]:
     return {"status": "ok"}
 
 
-def compile_kernels(backend: dict[str, Any], task: Task) -> dict[str, Any]:
-    """Have the back-end compile what it keeps on disk, which may be no more than a network needs."""
+def compile_kernels(backend: dict[str, Any], task: Task, measure: str = "") -> dict[str, Any]:
+    """Have the back-end compile what it keeps on disk, as far as a measure of a task needs it."""
     chosen = build_backend(backend)
     seconds = _load(chosen)
     net, *arguments = problem(task)
@@ -86,6 +87,10 @@ def compile_kernels(backend: dict[str, Any], task: Task) -> dict[str, Any]:
     theta, x, y = cast(tuple(arguments), prepared.dtypes[0])
     prepared.value(theta, x, y, allow_nonfinite=True)
     prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
+    with suppress(FloatingPointError):
+        calls(prepared, theta, x, y)
+        if measure == "speed":
+            speed.second_order(prepared, (theta, x, y), task.seed)
     return {"status": "ok", "kernel_compile_seconds": seconds + time.perf_counter() - started}
 
 
@@ -193,7 +198,7 @@ def _is_of_memory(error: BaseException | None) -> bool:
 
 def _row(request: Request, path: Path) -> dict[str, Any]:
     if request.task and request.backend:
-        return compile_kernels(request.backend, request.task)
+        return compile_kernels(request.backend, request.task, request.measure)
     if request.task and request.measure:
         return make_part(request.measure, request.task, path)
     if request.task:

@@ -23,14 +23,12 @@ from difflab.study.comparison import compared
 from difflab.study.declaration import build_backend
 from difflab.study.measures.accuracy import disagreement, half_of_the_digits, reference_status
 from difflab.study.referee import Entry, Failed, Gradients, Ground, Record
-from difflab.study.timing import summary
+from difflab.study.timing import MOST_WAITED, summary
 
 
 BUDGET_SECONDS = 1.0
 SHARE_OF_LIMIT = 0.9
 """Of the limit of a cell, after which the contest itself says who did not answer."""
-MOST_WAITED = 0.05
-"""Share of its turns that a contender may have waited for other programs before the row is flagged."""
 METHOD, BACKPROP = "method", "backprop"
 
 

@@ -8,29 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from difflab.backends import Backprop, Certified
+from difflab.backends import Backprop, Certified, Prepared
 from difflab.backends.backprop import PreparedBackprop
-from difflab.peers import Handwritten, handwritten
+from difflab.peers import Handwritten, calls, handwritten
 from difflab.study import process
 from difflab.study.measures.subject import Subject
-from difflab.study.timing import contest
+from difflab.study.timing import MOST_WAITED, contest
 
+
+Arguments = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 BUDGET_SECONDS = 0.7
 CONTENDED_BELOW = 0.9
 """Share of wall time below which the machine was busy with something else."""
-MOST_WAITED = 0.05
-"""The same for the share that threads waited for other programs, which is also seen of more than one."""
 
 
 def measure(subject: Subject) -> dict[str, Any]:
     """Columns of time; a method's own calls have the threads that it is declared with, and BLAS in yardsticks too."""
     prepared, arguments = subject.prepared, (subject.theta, subject.x, subject.y)
-    out = np.empty_like(subject.gradient)
     contenders: dict[str, Callable[[], object]] = {
-        "gradient": lambda: prepared.value_and_gradient(*arguments, out=out),
-        "primal": lambda: prepared.value(*arguments),
-        **_second_order(subject),
+        **calls(prepared, *arguments),
+        **second_order(prepared, arguments, subject.seed),
     }
     waited, started = process.waited_seconds(), perf_counter()
     found = contest(contenders | _yardsticks(subject), np.random.default_rng(subject.seed), BUDGET_SECONDS)
@@ -43,12 +41,12 @@ def measure(subject: Subject) -> dict[str, Any]:
     return columns
 
 
-def _second_order(subject: Subject) -> dict[str, Callable[[], object]]:
+def second_order(prepared: Prepared, arguments: Arguments, seed: int) -> dict[str, Callable[[], object]]:
     """A Hessian-vector product, of compiled backprop where the network has one."""
-    prepared, arguments = subject.prepared, (subject.theta, subject.x, subject.y)
     if not isinstance(prepared, PreparedBackprop):
         return {}
-    along = np.random.default_rng(subject.seed).standard_normal(len(subject.theta)).astype(subject.theta.dtype)
+    theta, _, _ = arguments
+    along = np.random.default_rng(seed).standard_normal(len(theta)).astype(theta.dtype)
     try:
         prepared.hvp(*arguments, along)
     except (ValueError, FloatingPointError):
