@@ -88,7 +88,6 @@ def test_every_measure_fills_its_columns(tmp_path, monkeypatch):
 
 
 def test_a_contest_is_a_row_beside_backprop(tmp_path):
-    """Nothing is compiled where it is timed: the first call of backprop takes no longer than loading does."""
     backends = 'name = "handwritten"\ndtype = ["float64", "float32"]', CENTRAL
     path = declare(tmp_path, *backends, measures=("contest",))
     study = read_study(path)
