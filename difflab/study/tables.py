@@ -302,8 +302,8 @@ LEGEND = {
         "rounds of the method's time by that of Backprop, above 1 where Backprop is faster; interval: holds that "
         f"median at {100 * CONFIDENCE:g} % [sign test], and a difference is claimed if it excludes 1 by more than "
         f"{100 * RESOLUTION:g} %; first call s: to prepare and differentiate once, the method's own library "
-        "being loaded and its code compiled then, Python, NumPy and the kernels of Backprop being there from before; process: "
-        "the most memory that the process held."
+        "being loaded and its code compiled then, Python, NumPy and the kernels of Backprop being there from before; "
+        "process: the most memory that the process held."
     ),
     "of roofline %": (
         "of floor: what the products of matrices of this gradient take, each by SciPy's BLAS alone into an array that "
