@@ -15,9 +15,19 @@ import difflab as dl
 
 
 KERNELS = (
-    *("flags", "vector_math", "elementary", "target", "layout", "products", "rules.rule", "rules.linear"),
+    *("flags", "vector_math", "elementary", "target", "layout", "atomic", "products", "rules.rule", "rules.linear"),
     *("rules.activation", "rules.add", "rules.affine", "rules.batch_norm", "rules.dropout", "rules.label_smoothing"),
-    *("rules.loss", "rules.maxout", "rules.multiply", "rules.penalty", "rules.softmax", "rules", "sweeps", "plans"),
+    *(
+        "rules.loss",
+        "rules.maxout",
+        "rules.multiply",
+        "rules.penalty",
+        "rules.softmax",
+        "rules",
+        "sweeps",
+        "crew",
+        "plans",
+    ),
 )
 """Where faults are planted, each after those that it imports."""
 

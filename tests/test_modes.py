@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
@@ -25,7 +22,6 @@ from test_sweeps import child
 import difflab as dl
 from difflab import blas
 from difflab.backends import backprop
-from difflab.backends.backprop import CHUNK
 from difflab.blas import ONE_THREAD
 from difflab.kernels import plans
 from difflab.layers import BatchNorm, Dense, Dropout, Maxout, Multiply, Residual, Softmax
@@ -261,22 +257,6 @@ def test_blas_has_its_threads_back_when_the_last_is_done(monkeypatch):
     assert threads == [4]
 
 
-def test_a_large_enough_batch_is_shared_and_a_small_one_is_not():
-    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
-    enough = 2 * backprop.WORTH_A_THREAD // (6 * NETS["smooth"].n_params) + 1
-    assert [len(prepared._chunks(batch)) for batch in (1, 2, 33, enough)] == [1, 1, 1, 2]
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("batch", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 1])
-@pytest.mark.parametrize("mode", ["fast", "reproducible"])
-def test_chunks_hold_every_sample_once(threads, batch, mode, monkeypatch):
-    monkeypatch.setattr(backprop, "WORTH_A_THREAD", 1)
-    chunks = dl.Backprop(threads=threads, mode=mode).prepare(NETS["smooth"])._chunks(batch)
-    assert [i for chunk in chunks for i in range(batch)[chunk]] == list(range(batch))
-    assert mode == "reproducible" or len(chunks) <= threads
-
-
 @pytest.mark.parametrize("options", [{"threads": 2}, {"threads": 2, "mode": "reproducible"}], ids=str)
 @pytest.mark.usefixtures("threads_at_once")
 def test_penalties_count_once_however_many_chunks_there_are(options):
@@ -324,46 +304,6 @@ def test_prepared_objects_serve_a_thread_each(options):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, cases))
-
-
-@pytest.mark.usefixtures("threads_at_once")
-def test_a_forked_process_has_threads_of_its_own():
-    arguments = problem("smooth", 33, "float64")
-    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
-    expected = prepared.value_and_gradient(*arguments)[1].tobytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        os._exit(prepared.value_and_gradient(*arguments)[1].tobytes() != expected)
-    deadline, ended = time.monotonic() + 30, (0, 0)
-    while ended == (0, 0) and time.monotonic() < deadline:
-        time.sleep(0.01)
-        ended = os.waitpid(pid, os.WNOHANG)
-    if ended == (0, 0):
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    assert ended == (pid, 0)
-
-
-@pytest.mark.usefixtures("threads_at_once")
-def test_an_interrupted_call_waits_for_its_threads(monkeypatch):
-    """Their plans and buffers are those of the next call."""
-    prepared, running = dl.Backprop(threads=2).prepare(NETS["smooth"]), []
-    swept = prepared._swept
-
-    def slow(plan, arguments, **words):
-        if len(arguments.x) == 16:
-            time.sleep(0.2)
-            found = swept(plan, arguments, **words)
-            running.append("done")
-            return found
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(prepared, "_swept", slow)
-    with pytest.raises(KeyboardInterrupt):
-        prepared.value_and_gradient(*problem("smooth", 33, "float64"))
-    assert running == ["done"]
 
 
 # --- options

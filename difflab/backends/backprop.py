@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,8 +26,9 @@ from difflab.program import Program
 
 
 if TYPE_CHECKING:
-    from difflab.kernels.plans import Plan
+    from difflab.kernels.plans import Choice, Plan
     from difflab.kernels.rules import Kind
+    from difflab.kernels.threads import Crew
 
 
 MAX_HESSIAN = 4096
@@ -44,8 +43,8 @@ SWEEPS = {kind: sweep for sweep, kind in KINDS.items()}
 CHUNK = 256
 """Samples whose gradients are added up before they meet those of others, if results are to be reproducible."""
 
-WORTH_A_THREAD = 1 << 23
-"""Operations of products that a thread should have at least, as it takes some time to start."""
+WORTH_A_THREAD = 1 << 20
+"""Operations of products that a thread should have at least, as they take some time to hand over."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,8 +55,9 @@ class Backprop(Backend):
     ----------
     dtype : ``"float64"`` or ``"float32"``: the arithmetic of products, sums and losses, and of activations whose rules
         hold in it; others are evaluated in float64 and rounded once.
-    threads : how many share the samples of a batch for the loss and its gradient, where there is enough to do for them;
-        other derivatives have one thread, and so have networks that couple samples or drop units.
+    threads : how many share the samples of a batch for the loss, its gradient and Hessian-vector products, where there
+        is enough to do for them; other derivatives have one thread, and so have networks that couple samples or drop
+        units. After a call they look for the next one for about a millisecond before they sleep.
     mode : ``"fast"``, or ``"reproducible"``: the same bits on every processor and with any number of threads.
     """
 
@@ -101,15 +101,13 @@ class PreparedBackprop(Prepared):
     def __init__(self, net: MLP, backend: Backprop) -> None:
         super().__init__(net, backend, (backend.dtype,))
         # Here and not above: importing numba takes longer than most commands.
-        from difflab.kernels import layout, plans, sweeps
+        from difflab.kernels import layout, plans, sweeps, threads
 
-        self._layout, self._plans, self._sweeps = layout, plans, sweeps
+        self._layout, self._plans, self._sweeps, self._threads = layout, plans, sweeps, threads
         self._made: dict[tuple[Any, ...], Plan] = {}
         self._dtype = np.dtype(backend.dtype)
         self._doors: dict[str, dict[int, Any]] = {}
         self._words: dict[str, np.ndarray] = {}
-        self._buffers: list[np.ndarray] = []
-        self._own_pool: tuple[int, ThreadPoolExecutor] | None = None
         self.facts["gradient_ops"] = sweep_operations(net.program)
         self.facts["primal_calls"] = 1
         for sweep in ("value_and_gradient", "value"):
@@ -171,7 +169,14 @@ class PreparedBackprop(Prepared):
         plan = replace(plan, words=plan.words.copy(), memory=(*plan.memory, *arrays))
         self._set(plan.words, given)
         door, zero = self._sweeps.door(getattr(self._sweeps, f"{sweep}_again"), self.backend.dtype), self._dtype.type(0)
-        return lambda: door(plan.words, zero)
+        place, crew, samples = plan.words.ctypes.data, self._crew, len(given["X"])
+
+        def again() -> float:
+            if crew:
+                crew.wake(samples)
+            return door(place, plan.words.size, zero)
+
+        return again
 
     def _set(self, words: np.ndarray, given: dict[str, Any]) -> None:
         """Numbers, and arrays for their addresses."""
@@ -204,6 +209,8 @@ class PreparedBackprop(Prepared):
         try:
             if len(x) > self._most_at_once:
                 return math.nan
+            if self._crew:
+                self._crew.wake(len(x))
             return self._doors[sweep][y.ndim](self._words[sweep], theta, x, y, *others)
         except TypeError:
             return math.nan
@@ -380,10 +387,7 @@ class PreparedBackprop(Prepared):
     @cached_property
     def _most_at_once(self) -> float:
         """Samples of a batch for which one call of a sweep is all there is to do."""
-        if self.backend.mode == "reproducible":
-            return 0
-        one_thread = (2 * WORTH_A_THREAD - 1) // (6 * max(1, self.net.n_params))
-        return min(self._least_for_blas - 1, math.inf if self.backend.threads == 1 else one_thread)
+        return self._least_for_blas - 1
 
     @cached_property
     def _least_for_blas(self) -> float:
@@ -402,13 +406,25 @@ class PreparedBackprop(Prepared):
             chosen = self._plans.Choice(kind, self.backend.dtype, self.backend.mode == "reproducible", **choice)
             program = program or self.net.program
             _check_memory(self.net, samples, self._plans.workspace_bytes(program, chosen, samples))
-            plan = self._made[key] = self._plans.make_plan(program, self.net.n_params, chosen, samples)
+            plan = self._plans.make_plan(program, self.net.n_params, chosen, samples)
             if key == (kind, None, True) and kind in SWEEPS:
+                plan = self._shared(plan, chosen)
                 self._words[SWEEPS[kind]] = plan.words
+            self._made[key] = plan
         return plan
+
+    def _shared(self, plan: Plan, choice: Choice) -> Plan:
+        """A plan whose samples the crew shares, if there is one."""
+        if not self._crew:
+            return plan
+        program, n_params = self.net.program.without_totals, self.net.n_params
+        partners = [self._plans.make_plan(program, n_params, choice, 1) for _ in range(self.backend.threads)]
+        return self._plans.share(plan, partners, self._crew.words, n_params, choice)
 
     def _run(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
         """Run a plan with further words of its state: numbers, and arrays for their addresses."""
+        if self._crew:
+            self._crew.wake(len(arguments.x))
         with self._blas(len(arguments.x)):
             return self._swept(plan, arguments, **words)
 
@@ -423,57 +439,20 @@ class PreparedBackprop(Prepared):
             plan.words[:] = before
 
     def _value(self, arguments: Arguments) -> float:
-        return self._in_chunks("value", arguments)
+        return self._run(self._plan("value", len(arguments.x)), arguments)
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
-        return self._in_chunks("gradient", arguments)
+        return self._run(self._plan("gradient", len(arguments.x)), arguments, GRADIENT=arguments.out)
 
-    def _chunks(self, batch: int) -> list[slice]:
-        """Samples that go together; in reproducible mode, however many threads there are."""
-        if self._plans.needs_all_samples(self.net.program):
-            return [slice(0, batch)]
-        size = CHUNK
-        if self.backend.mode == "fast":
-            worth = max(1, 6 * batch * self.net.n_params // WORTH_A_THREAD)
-            size = -(-batch // min(self.backend.threads, worth, batch))
-        return [slice(begin, begin + size) for begin in range(0, batch, size)]
-
-    def _in_chunks(self, kind: Kind, arguments: Arguments) -> float:
-        """As many chunks at a time as there are threads, added up in the order of samples."""
-        chunks = self._chunks(len(arguments.x))
-        workers, out = min(self.backend.threads, len(chunks)), arguments.out
-        parts = self.net.program.divisor(len(arguments.x))
-        whole = self._plan(kind, len(arguments.x))
-        names = range(workers if len(chunks) > 1 else 0)
-        plans = [self._plan(kind, 1, self.net.program.without_totals, name=k) for k in names]
-        while kind == "gradient" and len(self._buffers) < len(plans):
-            self._buffers.append(np.empty_like(out))
-
-        def work(k: int, chunk: int) -> float:
-            """The first chunk has the penalties too."""
-            gradient = {"GRADIENT": self._buffers[k] if chunk else out} if kind == "gradient" else {}
-            return self._swept(plans[k] if chunk else whole, arguments.of(chunks[chunk]), DIVISOR=parts, **gradient)
-
-        value = 0.0
-        with self._blas(len(arguments.x)):
-            for first in range(0, len(chunks), workers):
-                wave = range(first, min(first + workers, len(chunks)))
-                others = [self._pool().submit(work, chunk - first, chunk) for chunk in wave[1:]]
-                try:
-                    values = [work(0, first), *(other.result() for other in others)]
-                finally:
-                    wait(others)  # Even if interrupted: their plans and buffers are those of the next call.
-                for k, found in enumerate(values):
-                    value = value + found if first + k else found
-                    if first + k and kind == "gradient":
-                        out += self._buffers[k]
-        return value
-
-    def _pool(self) -> ThreadPoolExecutor:
-        """Of this process: threads do not come along when it is forked."""
-        if self._own_pool is None or self._own_pool[0] != os.getpid():
-            self._own_pool = os.getpid(), ThreadPoolExecutor(max(1, self.backend.threads - 1), "difflab")
-        return self._own_pool[1]
+    @cached_property
+    def _crew(self) -> Crew | None:
+        """Who shares the samples of a batch; None where they are not to be cut, or there is nobody to share them."""
+        is_one = self.backend.threads == 1 and self.backend.mode == "fast"
+        if is_one or self._plans.needs_all_samples(self.net.program):
+            return None
+        fixed = CHUNK if self.backend.mode == "reproducible" else 0
+        enough = -(-WORTH_A_THREAD // (6 * max(1, self.net.n_params)))
+        return self._threads.Crew(self.backend.threads, fixed, enough, self.backend.dtype)
 
     def _blas(self, samples: int) -> AbstractContextManager[Any]:
         """Threads have samples of their own, and BLAS none beside them."""

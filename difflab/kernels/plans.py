@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from difflab.kernels.crew import run_chunks
 from difflab.kernels.layout import (
     BAR_DOTS,
     BARS,
     CONSTANT,
     CONSTANTS,
+    CREW,
     DIVISOR,
     DOTS,
     FIRST,
     FORWARD,
     GRADIENT,
+    GRADIENT_DOT,
     HAS_NO_BAR,
     INPUT,
     INPUT_WIDTH,
@@ -40,7 +43,9 @@ from difflab.kernels.layout import (
     OTHER,
     OUTPUT,
     OUTPUTS,
+    PARTNERS,
     PRODUCT,
+    RESULT,
     REVERSE,
     REVERSE_TANGENT,
     RUN,
@@ -74,6 +79,9 @@ CACHE_BYTES = 1 << 18
 
 LEAST_TILE, MOST_TILE = 64, 1024
 """Samples of a tile: fewer make products of matrices slow, more are no faster."""
+
+RESULTS: dict[Kind, int] = {"value": 0, "gradient": GRADIENT, "hvp": GRADIENT_DOT}
+"""Kinds of sweeps whose samples can be shared, and the word for what chunks of them add up to; 0 for a loss alone."""
 
 LARGE_WEIGHT = 1 << 17
 """Entries of a weight that does not stay in a cache: it should be met by as many samples at once as possible."""
@@ -162,7 +170,7 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     state[ITEM], state[TILE], state[N_ROWS], state[N_PARAMS] = choice.item, tile, len(table), n_params
     state[N_INPUTS], state[N_OUTPUTS] = program.n_inputs, program.n_outputs
     state[OUTPUTS] = _starts(program)[_outputs(program)]
-    state[PRODUCT], state[RUN] = _product(choice), _run(choice)
+    state[PRODUCT], state[RUN] = _product(choice), _runner("run", run_plan, choice)
     state[DIVISOR] = 0 if program.reduction == "mean" else 1
     gradient = np.empty(n_params if choice.kind == "hvp" else 0, dtype)
     still = np.zeros(tile * program.n_inputs, dtype)
@@ -173,6 +181,20 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     plan.words[ONLY_BATCH] = samples
     set_masks(plan, program, program.draw_masks(samples))
     return replace(plan, samples=samples)
+
+
+def share(plan: Plan, partners: list[Plan], crew: np.ndarray, n_params: int, choice: Choice) -> Plan:
+    """The plan, with others for chunks of its samples; what these make has memory of its own."""
+    result = RESULTS[choice.kind]
+    made = [np.empty(n_params if result else 0, choice.dtype) for _ in partners]
+    for partner, part in zip(partners, made, strict=True):
+        if result:
+            partner.words[result] = part.ctypes.data
+    places = np.array([(partner.words.ctypes.data, partner.words.size) for partner in partners], np.int64)
+    code = _runner("chunks", run_chunks, choice)
+    plan.words[[CREW, PARTNERS, RESULT, RUN]] = crew.ctypes.data, places.ctypes.data, result, code
+    lent = [array for partner in partners for array in (partner.words, *partner.memory)]
+    return replace(plan, memory=(*plan.memory, crew, places, *made, *lent))
 
 
 def set_masks(plan: Plan, program: Program, masks: list[np.ndarray]) -> None:
@@ -359,6 +381,6 @@ def _product(choice: Choice) -> int:
     return _made(f"product-{mode}-{choice.dtype}", None, lambda: product(choice.item, choice.reproducible), arguments)
 
 
-def _run(choice: Choice) -> int:
+def _runner(name: str, run: Callable, choice: Choice) -> int:
     arguments = types.int64, types.int64, NUMBERS[choice.dtype]
-    return _made(f"run-{choice.dtype}", None, lambda: run_plan, arguments)
+    return _made(f"{name}-{choice.dtype}", None, lambda: run, arguments)

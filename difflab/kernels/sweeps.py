@@ -249,8 +249,12 @@ def _targets(plan, zero):
 _value, _value_and_gradient = compiled(value), compiled(value_and_gradient)
 
 
-def value_again(plan, zero):
-    """The loss at arrays whose addresses the plan has; otherwise as :func:`value`."""
+def value_again(address, size, zero):
+    """The loss at arrays whose addresses a plan has; otherwise as :func:`value`.
+
+    A plan is given by where its words lie: to hand over an array takes longer than to look at it.
+    """
+    plan = words(address, size)
     theta, x = _held(plan, zero)
     if plan[IS_CLASSES] != 0:
         loss = _value(plan, theta, x, _classes(plan))
@@ -260,8 +264,9 @@ def value_again(plan, zero):
     return loss
 
 
-def value_and_gradient_again(plan, zero):
+def value_and_gradient_again(address, size, zero):
     """The loss and the gradient at such arrays, into one; otherwise as :func:`value_and_gradient`."""
+    plan = words(address, size)
     theta, x = _held(plan, zero)
     out = array(plan[GRADIENT], plan[N_PARAMS], zero)
     if plan[IS_CLASSES] != 0:
@@ -287,8 +292,10 @@ NUMBERS = {"float64": float64, "float32": float32}
 def door(function: Callable, dtype: str, targets: str = "rows") -> Any:
     """A sweep as Python calls it, compiled for one dtype and for targets in ``"rows"`` or ``"classes"``."""
     number = NUMBERS[dtype]
-    if function in (run, value_again, value_and_gradient_again):
+    if function is run:
         return entry_point((int64[::1], number))(function)
+    if function in (value_again, value_and_gradient_again):
+        return entry_point((int64, int64, number))(function)
     y = number[:, ::1] if targets == "rows" else int64[::1]
     vectors = {value: 0, value_and_gradient: 1, hvp: 2}[function]
     return entry_point((int64[::1], number[::1], number[:, ::1], y, *[number[::1]] * vectors))(function)
