@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -17,17 +18,8 @@ import difflab as dl
 KERNELS = (
     *("flags", "vector_math", "elementary", "target", "layout", "atomic", "products", "rules.rule", "rules.linear"),
     *("rules.activation", "rules.add", "rules.affine", "rules.batch_norm", "rules.dropout", "rules.label_smoothing"),
-    *(
-        "rules.loss",
-        "rules.maxout",
-        "rules.multiply",
-        "rules.penalty",
-        "rules.softmax",
-        "rules",
-        "sweeps",
-        "crew",
-        "plans",
-    ),
+    *("rules.loss", "rules.maxout", "rules.multiply", "rules.penalty", "rules.softmax", "rules"),
+    *("sweeps", "crew", "threads", "plans"),
 )
 """Where faults are planted, each after those that it imports."""
 
@@ -44,10 +36,10 @@ def occurrences(text: str) -> int:
     return sum(source.count(text) for source in TEXT)
 
 
-def with_fault(edit: Edit, tile: int | None = None) -> Prepare:
+def with_fault(edit: Edit, tile: int | None = None, **options: Any) -> Prepare:
     """Prepares networks on kernels with pieces of their sources replaced; Numba's compiler has to be off.
 
-    With ``tile``, so many samples go together.
+    With ``tile``, so many samples go together; options are those of Backprop.
     """
     pairs = list(zip(edit[::2], edit[1::2], strict=True))
     for old, _ in pairs:
@@ -57,7 +49,7 @@ def with_fault(edit: Edit, tile: int | None = None) -> Prepare:
         with remade(pairs) as plans:
             if tile:
                 plans.LEAST_TILE = plans.MOST_TILE = tile
-            return dl.Backprop().prepare(net)
+            return dl.Backprop(**options).prepare(net)
 
     return prepare
 

@@ -8,7 +8,6 @@ import pytest
 from test_modes import NETS, each_kind, problem
 
 import difflab as dl
-from difflab.backends import backprop
 from difflab.backends.backprop import PreparedBackprop
 
 
@@ -16,10 +15,7 @@ OPTIONS = [{}, {"dtype": "float32"}, {"threads": 2}, {"mode": "reproducible"}]
 each_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 
-@pytest.fixture(autouse=True)
-def threads_at_once(monkeypatch):
-    """However small the work is."""
-    monkeypatch.setattr(backprop, "WORTH_A_THREAD", 1)
+pytestmark = pytest.mark.usefixtures("threads_at_once")
 
 
 def arguments(kind: str, batch: int, dtype: str) -> list[np.ndarray]:

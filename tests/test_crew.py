@@ -1,9 +1,13 @@
-"""Threads that share the samples of a batch: who calls never waits for one that has begun nothing."""
+"""Threads that share the samples of a batch: who calls waits for none that has begun nothing, and bits stay."""
+
+from __future__ import annotations
 
 import ctypes
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -11,24 +15,24 @@ import warnings
 import numba
 import numpy as np
 import pytest
+from planting import with_fault
 from test_modes import NETS, answer, each_dtype, each_kind, problem
 
 import difflab as dl
 from difflab.backends import backprop
 from difflab.backends.backprop import CHUNK
 from difflab.kernels import crew as layout
-from difflab.kernels.layout import LOSS_SUMS, TOTAL
-from difflab.kernels.threads import Crew
+from difflab.kernels.layout import CREW, LOSS_SUMS, PARTNERS, TILE, TOTAL
+from difflab.kernels.threads import NAME, Crew
+from difflab.primitives.activations import ACTIVATIONS
 
 
-def compiled_only(test):
-    return pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="plain Python has no helpers")(test)
-
-
-@pytest.fixture
-def threads_at_once(monkeypatch):
-    """However small the work is."""
-    monkeypatch.setattr(backprop, "WORTH_A_THREAD", 1)
+compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="plain Python has no helpers")
+shared_at_once = pytest.mark.usefixtures("threads_at_once")
+SHARING = [{"threads": 2}, {"threads": 3}, {"threads": 3, "mode": "reproducible"}, {"mode": "reproducible"}]
+each_sharing = pytest.mark.parametrize("options", SHARING, ids=str)
+LONG = 5 * CHUNK + 1
+"""Samples of six chunks, so that two or three threads have several."""
 
 
 def until(condition, seconds: float = 30.0) -> bool:
@@ -38,131 +42,270 @@ def until(condition, seconds: float = 30.0) -> bool:
     return condition()
 
 
-def slots(crew: Crew, word: int) -> np.ndarray:
-    return crew.words[layout.N_HEAD :].reshape(-1, layout.N_SLOT)[:, word]
-
-
 def helpers() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name == "difflab"}
+    return {thread for thread in threading.enumerate() if thread.name == NAME}
+
+
+def is_asleep(crew: Crew) -> bool:
+    return not crew.of_helpers(layout.IS_AWAKE).any()
+
+
+def made_by_helpers(crew: Crew) -> int:
+    return int(crew.of_helpers(layout.N_MADE).sum())
+
+
+def words_at(place: int, size: int) -> ctypes.Array:
+    return (ctypes.c_int64 * size).from_address(place)
+
+
+def partners_of(words: np.ndarray, count: int) -> list[ctypes.Array]:
+    places = words_at(int(words[PARTNERS]), 2 * count)
+    return [words_at(places[2 * k], places[2 * k + 1]) for k in range(count)]
+
+
+# --- chunks
 
 
 def test_a_large_enough_batch_is_shared_and_a_small_one_is_not():
     crew = dl.Backprop(threads=2).prepare(NETS["smooth"])._crew
     enough = 2 * -(-backprop.WORTH_A_THREAD // (6 * NETS["smooth"].n_params))
-    assert [-(-batch // crew.chunk_size(batch)) for batch in (1, 2, 33, enough - 1, enough)] == [1, 1, 1, 1, 2]
+    assert [crew.chunks(batch) for batch in (1, 2, 33, enough - 1, enough)] == [1, 1, 1, 1, 2]
 
 
-@pytest.mark.usefixtures("threads_at_once")
+@shared_at_once
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("batch", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 1])
-def test_chunks_are_as_many_as_threads_or_of_a_fixed_size(threads, batch):
+def test_chunks_are_at_most_as_many_as_threads_or_of_a_fixed_size(threads, batch):
     fast, fixed = (
         dl.Backprop(threads=threads, mode=mode).prepare(NETS["smooth"])._crew for mode in ("fast", "reproducible")
     )
-    assert -(-batch // fast.chunk_size(batch)) <= threads
-    assert fixed.chunk_size(batch) == min(batch, CHUNK)
+    assert 1 <= fast.chunks(batch) <= threads
+    assert fixed.chunks(batch) == -(-batch // CHUNK)
 
 
-@pytest.mark.parametrize("options", [{}, {"threads": 1}], ids=str)
-def test_one_thread_has_no_crew(options):
-    assert dl.Backprop(**options).prepare(NETS["smooth"])._crew is None
+@pytest.mark.parametrize("kind", ["smooth", "masked", "coupled"])
+def test_one_thread_or_samples_that_cannot_be_cut_have_no_crew(kind):
+    threads = 1 if kind == "smooth" else 2
+    assert dl.Backprop(threads=threads).prepare(NETS[kind])._crew is None
 
 
-@pytest.mark.usefixtures("threads_at_once")
+@shared_at_once
+@each_sharing
+def test_partners_have_tiles_of_one_size(options):
+    """Without penalties a plan has fewer columns, and would have larger tiles."""
+    prepared = dl.Backprop(**options).prepare(NETS["learnable"])
+    prepared.hvp(*problem("learnable", 33, "float64"), np.ones(NETS["learnable"].n_params))
+    for plan in prepared._made.values():
+        if plan.words[CREW]:
+            partners = partners_of(plan.words, prepared._crew.partners)
+            assert {partner[TILE] for partner in partners} == {plan.words[TILE]}
+
+
+# --- what is found
+
+
+@shared_at_once
 @each_dtype
 @each_kind
-@pytest.mark.parametrize("options", [{"threads": 2}, {"threads": 3, "mode": "reproducible"}], ids=str)
+@each_sharing
 def test_nobody_but_the_caller_makes_the_same_bits(kind, dtype, options, monkeypatch):
     """As if every helper slept."""
-    expected = answer(kind, 700, dtype, **options)
+    expected = answer(kind, LONG, dtype, **options)
     monkeypatch.setattr(Crew, "wake", lambda *_: None)
-    value, gradient = answer(kind, 700, dtype, **options)
+    value, gradient = answer(kind, LONG, dtype, **options)
     assert (value, gradient.tobytes()) == (expected[0], expected[1].tobytes())
 
 
-def shared(batch: int = 33, threads: int = 2) -> tuple[dl.Prepared, Crew]:
-    prepared = dl.Backprop(threads=threads).prepare(NETS["smooth"])
-    prepared.value_and_gradient(*problem("smooth", batch, "float64"))
-    return prepared, prepared._crew
-
-
 @compiled_only
-@pytest.mark.usefixtures("threads_at_once")
-def test_helpers_take_what_is_offered():
-    arguments = problem("smooth", 33, "float64")
-    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
-    prepared.value_and_gradient(*arguments)
-    crew = prepared._crew
-    plan = (ctypes.c_int64 * int(slots(crew, layout.SIZE)[1])).from_address(int(slots(crew, layout.PLAN)[1]))
-    loss = (ctypes.c_double * 3).from_address(plan[LOSS_SUMS])
-    loss[2], plan[TOTAL] = np.nan, 0
-    slots(crew, layout.OFFER)[1] = layout.OFFERED
-    crew.wake(33)
-    assert until(lambda: slots(crew, layout.OFFER)[1] == layout.NOTHING)
-    assert loss[2] == 0
-    assert len(arguments) == 3
+@shared_at_once
+@pytest.mark.parametrize("options", [each for each in SHARING if "threads" in each], ids=str)
+def test_a_thousand_calls_of_which_helpers_make_a_part_have_the_same_bits(options):
+    arguments = problem("smooth", LONG, "float64")
+    prepared = dl.Backprop(**options).prepare(NETS["smooth"])
+    expected = prepared.value_and_gradient(*arguments)
+    assert until(lambda: made_by_helpers(prepared._crew) > 100 or not prepared.value(*arguments), 60)
+    for _ in range(1000):
+        value, gradient = prepared.value_and_gradient(*arguments)
+        assert (value, gradient.tobytes()) == (expected[0], expected[1].tobytes())
 
 
-@compiled_only
-@pytest.mark.usefixtures("threads_at_once")
-def test_helpers_sleep_when_there_is_nothing_and_wake_again():
-    _, crew = shared()
-    for _ in range(3):
-        assert until(lambda: slots(crew, layout.IS_AWAKE)[1] == 0)
-        crew.wake(33)
-        assert until(lambda: slots(crew, layout.IS_AWAKE)[1] == 1 or crew._calls[0].is_set() is False)
-
-
-@compiled_only
-@pytest.mark.usefixtures("threads_at_once")
-def test_helpers_end_with_what_they_helped():
-    before = helpers()
-    prepared, crew = shared(threads=3)
-    mine = helpers() - before
-    assert len(mine) == 2
-    del prepared, crew
-    gc.collect()
-    assert until(lambda: not mine & helpers())
-
-
-@compiled_only
-@pytest.mark.usefixtures("threads_at_once")
-def test_small_batches_start_no_thread():
-    before = helpers()
-    prepared, _ = shared(batch=1)
-    assert helpers() <= before
-    assert prepared.net is NETS["smooth"]
-
-
-@pytest.mark.usefixtures("threads_at_once")
-@pytest.mark.parametrize("kind", ["smooth", "learnable"])
-@pytest.mark.parametrize("options", [{"threads": 3}, {"threads": 3, "mode": "reproducible"}], ids=str)
+@shared_at_once
+@pytest.mark.parametrize("kind", ["smooth", "learnable", "penalised"])
+@each_sharing
 def test_products_with_the_hessian_are_shared_too(kind, options):
-    theta, x, y = problem(kind, 700, "float64")
+    net = PENALISED if kind == "penalised" else NETS[kind]
+    theta, x, y = naive_problem(net) if kind == "penalised" else problem(kind, 700, "float64")
     rng = np.random.default_rng(5)
     theta_dot, x_dot = rng.normal(size=theta.shape), rng.normal(size=x.shape)
-    alone, some = dl.Backprop().prepare(NETS[kind]), dl.Backprop(**options).prepare(NETS[kind])
+    alone, some = dl.Backprop().prepare(net), dl.Backprop(**options).prepare(net)
     for along in (None, x_dot):
         expected = alone.hvp(theta, x, y, theta_dot, along)
         found = [some.hvp(theta, x, y, theta_dot, along) for _ in range(2)]
         np.testing.assert_allclose(found[0], expected, rtol=1e-11, atol=1e-12 * np.abs(expected).max())
         assert found[0].tobytes() == found[1].tobytes()
     if "mode" in options:
-        one = dl.Backprop(mode="reproducible").prepare(NETS[kind]).hvp(theta, x, y, theta_dot, x_dot)
+        one = dl.Backprop(mode="reproducible").prepare(net).hvp(theta, x, y, theta_dot, x_dot)
         assert found[0].tobytes() == one.tobytes()
 
 
-@pytest.mark.usefixtures("threads_at_once")
-def test_a_forked_process_has_threads_of_its_own():
+PENALISED = dl.MLP(6, [dl.Dense(9, "tanh"), dl.Dense(3)], l1=0.01, l2=0.1)
+"""With the mean over samples."""
+
+
+def naive_problem(net: dl.MLP, batch: int = 700) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(2)
+    return net.init(0), rng.normal(size=(batch, net.n_inputs)), rng.integers(net.n_outputs, size=batch)
+
+
+@shared_at_once
+@each_sharing
+def test_penalties_beside_a_mean_count_once(options):
+    value, gradient = dl.Backprop(**options).prepare(PENALISED).value_and_gradient(*naive_problem(PENALISED))
+    expected = dl.Backprop().prepare(PENALISED).value_and_gradient(*naive_problem(PENALISED))
+    assert value == pytest.approx(expected[0], rel=1e-13)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-10, atol=1e-13)
+
+
+def failing(z: float) -> float:
+    if z > 100.0:
+        raise ValueError("planted")
+    return z
+
+
+@shared_at_once
+@pytest.mark.parametrize("sample", [0, -1])
+def test_an_error_in_a_rule_is_one_of_the_call_whoever_made_the_chunk(monkeypatch, sample):
+    row = dl.Activation("failing", expression=lambda m, z: z, value=failing, derivative=lambda z: 1.0)
+    monkeypatch.setitem(ACTIVATIONS, "failing", row)
+    net = dl.MLP(2, [dl.Dense(2, "failing"), dl.Dense(2)])
+    theta, x, y = naive_problem(net, 40)
+    prepared, bad = dl.Backprop(threads=2).prepare(net), x.copy()
+    bad[sample] = 1e6 * np.sign(theta[:2])
+    expected = dl.Backprop().prepare(net).value_and_gradient(theta, x, y)
+    for _ in range(3):
+        with pytest.raises((ArithmeticError, ValueError), match="rule raised an error in one of several|planted"):
+            prepared.value_and_gradient(theta, bad, y)
+        value, gradient = prepared.value_and_gradient(theta, x, y)
+        assert value == pytest.approx(expected[0], rel=1e-13)
+        np.testing.assert_allclose(gradient, expected[1], rtol=1e-11, atol=1e-13)
+
+
+# --- threads
+
+
+@compiled_only
+@shared_at_once
+def test_helpers_sleep_when_there_is_nothing_and_make_chunks_when_they_are_woken():
+    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
+    arguments = problem("smooth", 33, "float64")
+    prepared.value_and_gradient(*arguments)
+    crew = prepared._crew
+    assert until(lambda: prepared.value(*arguments) is None or made_by_helpers(crew) > 0)
+    plan = words_at(int(crew.of_helpers(layout.PLAN)[0]), int(crew.of_helpers(layout.SIZE)[0]))
+    loss = (ctypes.c_double * 3).from_address(plan[LOSS_SUMS])
+    for _ in range(3):
+        assert until(lambda: is_asleep(crew) and crew._calls[0].empty())
+        time.sleep(0.05)
+        assert until(lambda: is_asleep(crew))
+        before, loss[2], plan[TOTAL] = made_by_helpers(crew), np.nan, 0
+        crew.of_helpers(layout.OFFER)[0] = layout.OFFERED
+        time.sleep(0.01)
+        assert crew.of_helpers(layout.OFFER)[0] == layout.OFFERED
+        crew.wake(33)
+        assert until(lambda: crew.of_helpers(layout.OFFER)[0] == layout.NOTHING)
+        assert (loss[2], made_by_helpers(crew)) == (0, before + 1)
+
+
+@compiled_only
+@shared_at_once
+@pytest.mark.parametrize("how", ["with arguments", "bound", "at leisure", "hvp"])
+def test_every_way_to_call_wakes_helpers(how):
+    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
+    theta, x, y = problem("smooth", 700, "float64")
+    bound = prepared.bound_to(theta, x, y)
+    calls = {
+        "with arguments": lambda: prepared.value_and_gradient(theta, x, y),
+        "bound": bound.value_and_gradient,
+        "at leisure": lambda: prepared.value_and_gradient(theta, np.asfortranarray(x), y),
+        "hvp": lambda: prepared.hvp(theta, x, y, theta),
+    }
+    assert until(lambda: is_asleep(prepared._crew))
+    before = made_by_helpers(prepared._crew)
+    assert until(lambda: calls[how]() is not None and made_by_helpers(prepared._crew) > before)
+
+
+@compiled_only
+@shared_at_once
+def test_derivatives_that_are_not_shared_wake_nobody():
+    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
+    theta, x, _ = problem("smooth", 700, "float64")
+    prepared.jvp(theta, x, theta)
+    assert (is_asleep(prepared._crew), prepared._crew._pid) == (True, 0)
+
+
+@compiled_only
+@shared_at_once
+def test_no_more_helpers_are_woken_than_there_are_chunks():
+    prepared = dl.Backprop(threads=4).prepare(NETS["smooth"])
+    for _ in range(200):
+        prepared.value_and_gradient(*problem("smooth", 2, "float64"))
+    made = prepared._crew.of_helpers(layout.N_MADE)
+    assert (made[1:] == 0).all()
+
+
+@compiled_only
+@shared_at_once
+def test_helpers_end_with_what_they_helped():
+    before = helpers()
+    prepared = dl.Backprop(threads=3).prepare(NETS["smooth"])
+    prepared.value_and_gradient(*problem("smooth", 33, "float64"))
+    mine = helpers() - before
+    assert len(mine) == 2
+    del prepared
+    gc.collect()
+    assert until(lambda: not mine & helpers())
+
+
+@compiled_only
+@shared_at_once
+def test_small_batches_start_no_thread():
+    before = helpers()
+    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
+    prepared.value_and_gradient(*problem("smooth", 1, "float64"))
+    assert helpers() <= before
+
+
+@compiled_only
+@shared_at_once
+def test_without_room_for_threads_the_caller_makes_all(monkeypatch):
+    def full(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    expected = answer("smooth", 700, "float64", threads=3)
+    monkeypatch.setattr(threading.Thread, "start", full)
+    value, gradient = answer("smooth", 700, "float64", threads=3)
+    assert (value, gradient.tobytes()) == (expected[0], expected[1].tobytes())
+
+
+@compiled_only
+@shared_at_once
+def test_a_forked_process_has_helpers_of_its_own():
     arguments = problem("smooth", 33, "float64")
     prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
     expected = prepared.value_and_gradient(*arguments)[1].tobytes()
+    crew = prepared._crew
+    assert until(lambda: is_asleep(crew))
+    crew.of_helpers(layout.OFFER)[0] = layout.TAKEN
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        os._exit(prepared.value_and_gradient(*arguments)[1].tobytes() != expected)
-    deadline, ended = time.monotonic() + 30, (0, 0)
+        before = made_by_helpers(crew)
+        same = prepared.value_and_gradient(*arguments)[1].tobytes() == expected
+        helped = until(lambda: prepared.value(*arguments) is None or made_by_helpers(crew) > before)
+        os._exit(0 if same and helped else 1)
+    crew.of_helpers(layout.OFFER)[0] = layout.NOTHING
+    deadline, ended = time.monotonic() + 60, (0, 0)
     while ended == (0, 0) and time.monotonic() < deadline:
         time.sleep(0.01)
         ended = os.waitpid(pid, os.WNOHANG)
@@ -170,3 +313,82 @@ def test_a_forked_process_has_threads_of_its_own():
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     assert ended == (pid, 0)
+
+
+SHORT_LIFE = """
+import numpy as np
+import difflab as dl
+from difflab.backends import backprop
+backprop.WORTH_A_THREAD = 1
+net = dl.MLP.dense([3, 4, 2])
+prepared = dl.Backprop(threads=3).prepare(net)
+for _ in range({calls}):
+    prepared.value_and_gradient(net.init(0), np.ones((64, 3)), np.zeros(64, int))
+"""
+
+
+@compiled_only
+@pytest.mark.parametrize("calls", [1, 50])
+def test_a_process_ends_quietly_while_helpers_look(calls):
+    for _ in range(3):
+        found = subprocess.run([sys.executable, "-c", SHORT_LIFE.format(calls=calls)], capture_output=True, timeout=120)
+        assert (found.returncode, found.stdout, found.stderr) == (0, b"", b"")
+
+
+# --- planted faults
+
+
+FAULTS = {
+    "every chunk the first samples": ("plan[X] + begin * plan[N_INPUTS]", "plan[X] + 0 * plan[N_INPUTS]"),
+    "every chunk the first targets": ("begin * (8 if plan[IS_CLASSES]", "0 * (8 if plan[IS_CLASSES]"),
+    "a mean of every chunk": ("partner[TOTAL], partner[DIVISOR] = samples, parts", "partner[TOTAL] = samples"),
+    "chunks one sample short": (
+        "begin, min(chunk, batch - begin), parts",
+        "begin, min(chunk, batch - begin) - 1, parts",
+    ),
+    "the last gradient alone": ("total[i] += part[i]", "total[i] = part[i]"),
+    "the last loss alone": ("loss = loss + _add(plan, partner, zero)", "loss = _add(plan, partner, zero)"),
+    "gradients of chunks left out": ("if plan[RESULT] != 0:", "if 0:"),
+    "penalties in every wave": ("return threads if first > 0 and k == 0 else k", "return k"),
+    "penalties in every chunk": ("make_plans(program.without_totals,", "make_plans(program,"),
+}
+
+
+@pytest.fixture
+def plain_python(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+
+
+def distance(edit: tuple[str, ...]) -> float:
+    """From one thread, of loss and gradient, with several waves of chunks."""
+    arguments = naive_problem(PENALISED, 7)
+    found = with_fault(edit, threads=2, mode="reproducible")(PENALISED).value_and_gradient(*arguments)
+    expected = with_fault(())(PENALISED).value_and_gradient(*arguments)
+    return max(abs(found[0] - expected[0]), float(np.abs(found[1] - expected[1]).max()))
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(backprop, "CHUNK", 2)
+
+
+@pytest.mark.usefixtures("plain_python", "small_chunks")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_caught(fault):
+    assert distance(()) < 1e-13
+    assert distance(FAULTS[fault]) > 1e-6
+
+
+TANGENT_FAULT = "plan[X_DOT] + begin * plan[X_DOT_STEP]", "plan[X_DOT] + 0 * plan[X_DOT_STEP]"
+
+
+@pytest.mark.usefixtures("plain_python", "small_chunks")
+def test_a_tangent_of_the_wrong_samples_is_caught():
+    theta, x, y = naive_problem(PENALISED, 7)
+    along = np.random.default_rng(1).normal(size=theta.shape), np.random.default_rng(2).normal(size=x.shape)
+    found = {
+        edit: with_fault(edit, mode="reproducible")(PENALISED).hvp(theta, x, y, *along) for edit in ((), TANGENT_FAULT)
+    }
+    expected = with_fault(())(PENALISED).hvp(theta, x, y, *along)
+    assert np.abs(found[()] - expected).max() < 1e-12
+    assert np.abs(found[TANGENT_FAULT] - expected).max() > 1e-6

@@ -21,7 +21,6 @@ from test_sweeps import child
 
 import difflab as dl
 from difflab import blas
-from difflab.backends import backprop
 from difflab.blas import ONE_THREAD
 from difflab.kernels import plans
 from difflab.layers import BatchNorm, Dense, Dropout, Maxout, Multiply, Residual, Softmax
@@ -177,12 +176,6 @@ def assert_close(
 @each_batch
 def test_modes_agree_within_their_rounding(kind, batch, dtype):
     assert_close(answer(kind, batch, dtype, mode="reproducible"), answer(kind, batch, dtype), kind, batch, dtype)
-
-
-@pytest.fixture
-def threads_at_once(monkeypatch):
-    """However small the work is."""
-    monkeypatch.setattr(backprop, "WORTH_A_THREAD", 1)
 
 
 @pytest.mark.usefixtures("threads_at_once")

@@ -26,7 +26,7 @@ from difflab.program import Program
 
 
 if TYPE_CHECKING:
-    from difflab.kernels.plans import Choice, Plan
+    from difflab.kernels.plans import Plan
     from difflab.kernels.rules import Kind
     from difflab.kernels.threads import Crew
 
@@ -57,7 +57,7 @@ class Backprop(Backend):
         hold in it; others are evaluated in float64 and rounded once.
     threads : how many share the samples of a batch for the loss, its gradient and Hessian-vector products, where there
         is enough to do for them; other derivatives have one thread, and so have networks that couple samples or drop
-        units. After a call they look for the next one for about a millisecond before they sleep.
+        units. After a call they look for the next one for a millisecond or a few before they sleep.
     mode : ``"fast"``, or ``"reproducible"``: the same bits on every processor and with any number of threads.
     """
 
@@ -405,25 +405,20 @@ class PreparedBackprop(Prepared):
         if plan is None or plan.samples not in (None, samples):
             chosen = self._plans.Choice(kind, self.backend.dtype, self.backend.mode == "reproducible", **choice)
             program = program or self.net.program
-            _check_memory(self.net, samples, self._plans.workspace_bytes(program, chosen, samples))
+            crew = self._crew if key == (kind, None, True) and kind in SWEEPS else None
+            of_one = self._plans.workspace_bytes(program, chosen, samples)
+            _check_memory(self.net, samples, of_one * (crew.partners if crew else 1))
             plan = self._plans.make_plan(program, self.net.n_params, chosen, samples)
+            if crew:
+                plan = self._plans.share(plan, program, self.net.n_params, chosen, crew.words, crew.partners)
             if key == (kind, None, True) and kind in SWEEPS:
-                plan = self._shared(plan, chosen)
                 self._words[SWEEPS[kind]] = plan.words
             self._made[key] = plan
         return plan
 
-    def _shared(self, plan: Plan, choice: Choice) -> Plan:
-        """A plan whose samples the crew shares, if there is one."""
-        if not self._crew:
-            return plan
-        program, n_params = self.net.program.without_totals, self.net.n_params
-        partners = [self._plans.make_plan(program, n_params, choice, 1) for _ in range(self.backend.threads)]
-        return self._plans.share(plan, partners, self._crew.words, n_params, choice)
-
     def _run(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
         """Run a plan with further words of its state: numbers, and arrays for their addresses."""
-        if self._crew:
+        if self._crew and plan.words[self._layout.CREW]:
             self._crew.wake(len(arguments.x))
         with self._blas(len(arguments.x)):
             return self._swept(plan, arguments, **words)

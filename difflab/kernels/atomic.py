@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
+import llvmlite.binding
 import numba
 from llvmlite import ir
 from numba import types
@@ -25,6 +26,9 @@ _PAUSES: dict[str, tuple[str, tuple[int, ...]]] = {
     "arm64": ("llvm.aarch64.hint", (1,)),
 }
 """By machine, LLVM's name and arguments for what tells a processor that a loop waits."""
+
+
+MANY_LOOKS = 1 << 10
 
 
 @intrinsic
@@ -69,6 +73,17 @@ def _pause(typing):
     return types.none(), generate
 
 
+@intrinsic
+def _make_way(typing):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if llvmlite.binding.address_of_symbol("sched_yield"):
+            kind = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return types.none(), generate
+
+
 if numba.config.DISABLE_JIT:
 
     def load(address: int) -> int:
@@ -84,7 +99,7 @@ if numba.config.DISABLE_JIT:
             store(address, value)
         return is_expected
 
-    def pause() -> None:
+    def wait(looks: int) -> None:
         pass
 
 else:
@@ -105,5 +120,8 @@ else:
         return _exchange(address, expected, value)
 
     @compiled
-    def pause():
+    def wait(looks):
+        """A moment, after so many looks; now and then others that are ready to run come first."""
+        if looks % MANY_LOOKS == MANY_LOOKS - 1:
+            _make_way()
         _pause()

@@ -45,7 +45,7 @@ ONLY_BATCH, DIVISOR = range(33, 35)
 
 PRODUCT, RUN, CREW, PARTNERS, RESULT, N_STATE = range(35, 41)
 """Addresses of the code that makes products of matrices, and of that which runs a plan; of a crew, 0 without one, and
-of where its plans lie; the word for what chunks of samples add up to, or 0 for their losses alone."""
+of the plans for chunks of samples; the word for what these add up to, or 0 for their losses alone."""
 
 FORWARD, TANGENT, REVERSE, REVERSE_TANGENT, INPUT, INPUT_WIDTH, OTHER, OUTPUT, WIDTH = range(9)
 """Words of a row: addresses of its rules, and columns of two inputs and of the value it makes."""
@@ -84,6 +84,20 @@ def _call(typing, code, arguments):
     return types.none(types.int64, arguments), generate
 
 
+@intrinsic
+def _fails(typing, code, arguments):
+    """The same; an error in it is all that is said."""
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        kinds, convention = list(signature.args[1]), context.call_conv
+        pointer = convention.get_function_type(types.none, kinds).as_pointer()
+        function, values = builder.inttoptr(given[0], pointer), cgutils.unpack_tuple(builder, given[1])
+        status, _ = convention.call_function(builder, function, types.none, kinds, values)
+        return status.is_error
+
+    return types.boolean(types.int64, arguments), generate
+
+
 if numba.config.DISABLE_JIT:
 
     def array(address: int, size: int, zero: Any) -> np.ndarray:
@@ -98,6 +112,11 @@ if numba.config.DISABLE_JIT:
 
     def call(code: int, arguments: tuple[Any, ...]) -> None:
         PLAIN[int(code)](*arguments)
+
+    def fails(code: int, arguments: tuple[Any, ...]) -> bool:
+        """In plain Python an error is raised where it is made, as nothing else runs."""
+        call(code, arguments)
+        return False
 
 else:
 
@@ -114,6 +133,11 @@ else:
     def call(code, arguments):
         """Run the code at an address."""
         _call(code, arguments)
+
+    @compiled
+    def fails(code, arguments):
+        """Run the code at an address; whether it raised an error."""
+        return _fails(code, arguments)
 
 
 @intrinsic

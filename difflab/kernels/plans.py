@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -83,6 +83,9 @@ LEAST_TILE, MOST_TILE = 64, 1024
 RESULTS: dict[Kind, int] = {"value": 0, "gradient": GRADIENT, "hvp": GRADIENT_DOT}
 """Kinds of sweeps whose samples can be shared, and the word for what chunks of them add up to; 0 for a loss alone."""
 
+CACHE_LINE = (0.0,) * 11
+"""Behind losses, so that no two threads write to one line."""
+
 LARGE_WEIGHT = 1 << 17
 """Entries of a weight that does not stay in a cache: it should be met by as many samples at once as possible."""
 
@@ -158,24 +161,7 @@ def _parts(choice: Choice) -> int:
 
 def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> Plan:
     """A plan for so many samples, or, where they can be cut into tiles, for any number of them."""
-    table, constants, columns = _table(program, choice)
-    tile, dtype = _samples(program, choice, columns, samples), np.dtype(choice.dtype)
-    work = [np.zeros(tile * columns, dtype) for _ in range(_parts(choice))]
-    scratch = np.empty(_scratch(program, tile), dtype)
-    losses = np.array([0.0, 0.0, 0.0, *_limits(program, dtype)])
-    state = np.zeros(N_STATE, np.int64)
-    for part, places in zip(work, ((VALUES,), (BARS, X_BAR), (DOTS,), (BAR_DOTS, X_BAR_DOT)), strict=False):
-        state[list(places)] = part.ctypes.data
-    state[CONSTANTS], state[LOSS_SUMS], state[SCRATCH] = constants.ctypes.data, losses.ctypes.data, scratch.ctypes.data
-    state[ITEM], state[TILE], state[N_ROWS], state[N_PARAMS] = choice.item, tile, len(table), n_params
-    state[N_INPUTS], state[N_OUTPUTS] = program.n_inputs, program.n_outputs
-    state[OUTPUTS] = _starts(program)[_outputs(program)]
-    state[PRODUCT], state[RUN] = _product(choice), _runner("run", run_plan, choice)
-    state[DIVISOR] = 0 if program.reduction == "mean" else 1
-    gradient = np.empty(n_params if choice.kind == "hvp" else 0, dtype)
-    still = np.zeros(tile * program.n_inputs, dtype)
-    state[GRADIENT], state[X_DOT] = gradient.ctypes.data, still.ctypes.data
-    plan = Plan(np.concatenate([state, table.ravel()]), (*work, scratch, losses, constants, gradient, still), None)
+    (plan,) = make_plans(program, n_params, choice, samples, 1)
     if not needs_all_samples(program):
         return plan
     plan.words[ONLY_BATCH] = samples
@@ -183,17 +169,62 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     return replace(plan, samples=samples)
 
 
-def share(plan: Plan, partners: list[Plan], crew: np.ndarray, n_params: int, choice: Choice) -> Plan:
-    """The plan, with others for chunks of its samples; what these make has memory of its own."""
+def make_plans(program: Program, n_params: int, choice: Choice, samples: int, count: int) -> list[Plan]:
+    """So many plans alike, each with memory of its own."""
+    table, constants, columns = _table(program, choice)
+    tile, dtype = _samples(program, choice, columns, samples), np.dtype(choice.dtype)
+    state = np.zeros(N_STATE, np.int64)
+    state[ITEM], state[TILE], state[N_ROWS], state[N_PARAMS] = choice.item, tile, len(table), n_params
+    state[N_INPUTS], state[N_OUTPUTS] = program.n_inputs, program.n_outputs
+    state[OUTPUTS] = _starts(program)[_outputs(program)]
+    state[PRODUCT], state[RUN] = _product(choice), _runner("run", run_plan, choice)
+    state[DIVISOR] = 0 if program.reduction == "mean" else 1
+    words = np.concatenate([state, table.ravel()])
+    room = Room(
+        tile * columns, _scratch(program, tile), n_params if choice.kind == "hvp" else 0, tile * program.n_inputs
+    )
+    return [_with_memory(words.copy(), choice, room, constants, _limits(program, dtype)) for _ in range(count)]
+
+
+class Room(NamedTuple):
+    """Numbers that a plan needs memory for: in each workspace, for one step, for a gradient on the way, for x."""
+
+    workspace: int
+    scratch: int
+    gradient: int
+    inputs: int
+
+
+def _with_memory(words: np.ndarray, choice: Choice, room: Room, constants: np.ndarray, limits: list[float]) -> Plan:
+    """A plan of these words, which get the addresses of what it has to itself."""
+    work = [np.zeros(room.workspace, choice.dtype) for _ in range(_parts(choice))]
+    for part, places in zip(work, ((VALUES,), (BARS, X_BAR), (DOTS,), (BAR_DOTS, X_BAR_DOT)), strict=False):
+        words[list(places)] = part.ctypes.data
+    scratch, gradient = np.empty(room.scratch, choice.dtype), np.empty(room.gradient, choice.dtype)
+    still, losses = np.zeros(room.inputs, choice.dtype), np.array([0.0, 0.0, 0.0, *limits, *CACHE_LINE])
+    words[[CONSTANTS, LOSS_SUMS, SCRATCH]] = constants.ctypes.data, losses.ctypes.data, scratch.ctypes.data
+    words[[GRADIENT, X_DOT]] = gradient.ctypes.data, still.ctypes.data
+    return Plan(words, (*work, scratch, losses, constants, gradient, still), None)
+
+
+def share(plan: Plan, program: Program, n_params: int, choice: Choice, crew: np.ndarray, partners: int) -> Plan:
+    """The plan, with partners for chunks of its samples.
+
+    The first of them has its memory, as only one of both runs; the others have their own, and what is added once to a
+    loss is no part of them.
+    """
+    alike = replace(choice, tile=int(plan.words[TILE]))
+    first = replace(plan, words=plan.words.copy())
+    others = make_plans(program.without_totals, n_params, alike, 1, partners - 1)
     result = RESULTS[choice.kind]
-    made = [np.empty(n_params if result else 0, choice.dtype) for _ in partners]
-    for partner, part in zip(partners, made, strict=True):
+    made = [np.empty(n_params if result else 0, choice.dtype) for _ in others]
+    for other, part in zip(others, made, strict=True):
         if result:
-            partner.words[result] = part.ctypes.data
-    places = np.array([(partner.words.ctypes.data, partner.words.size) for partner in partners], np.int64)
+            other.words[result] = part.ctypes.data
+    places = np.array([(each.words.ctypes.data, each.words.size) for each in (first, *others)], np.int64)
     code = _runner("chunks", run_chunks, choice)
     plan.words[[CREW, PARTNERS, RESULT, RUN]] = crew.ctypes.data, places.ctypes.data, result, code
-    lent = [array for partner in partners for array in (partner.words, *partner.memory)]
+    lent = [array for each in (first, *others) for array in (each.words, *each.memory)]
     return replace(plan, memory=(*plan.memory, crew, places, *made, *lent))
 
 
