@@ -198,6 +198,21 @@ CONTEST = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("Torch('float64', threads=2, compiled=True)", "Torch(compiled=True)"),
+        ("Torch('float64', compiled=True)", "Torch(compiled=True)"),
+        ("Jax('float64', threads=2)", "Jax()"),
+        ("Jax('float64')", "Jax()"),
+        ("Casadi()", "Casadi()"),
+    ],
+)
+def test_a_method_has_one_name_whatever_its_arithmetic_and_threads(method, name):
+    threads = 2 if "threads" in method else 1
+    assert plots._without_arithmetic({"method": method, "dtype": "float64", "threads": threads}) == name
+
+
 def test_a_contest_has_a_panel_for_each_arithmetic_and_number_of_threads():
     figure = plots.figures(["contest"], CONTEST)["contest"]
     titles = [axes.get_title() for axes in figure.axes]

@@ -320,7 +320,8 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 def _without_arithmetic(row: Row) -> str:
     """The method without its dtype and threads."""
-    return row["method"].replace(f"'{row['dtype']}'", "").replace(f"threads={row['threads']}", "").replace("(, ", "(")
+    left = row["method"].replace(f"'{row['dtype']}'", "").replace(f"threads={row['threads']}", "")
+    return left.replace(", ,", ",").replace("(, ", "(")
 
 
 def _figure_of_roofline(rows: list[Row]) -> Figure:
