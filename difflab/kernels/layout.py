@@ -68,17 +68,23 @@ def _pointer(typing, address, like):
     return types.CPointer(like)(types.int64, like), generate
 
 
+def _called(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+    """How a call of the code at an address ends, with a tuple of arguments."""
+    kinds, convention = list(signature.args[1]), context.call_conv
+    pointer = convention.get_function_type(types.none, kinds).as_pointer()
+    function, values = builder.inttoptr(given[0], pointer), cgutils.unpack_tuple(builder, given[1])
+    status, _ = convention.call_function(builder, function, types.none, kinds, values)
+    return status
+
+
 @intrinsic
 def _call(typing, code, arguments):
     """Call compiled code at an address with a tuple of arguments; an error in it is passed on."""
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        kinds, convention = list(signature.args[1]), context.call_conv
-        pointer = convention.get_function_type(types.none, kinds).as_pointer()
-        function, values = builder.inttoptr(given[0], pointer), cgutils.unpack_tuple(builder, given[1])
-        status, _ = convention.call_function(builder, function, types.none, kinds, values)
+        status = _called(context, builder, signature, given)
         with cgutils.if_unlikely(builder, status.is_error):
-            convention.return_status_propagate(builder, status)
+            context.call_conv.return_status_propagate(builder, status)
         return ir.Constant(ir.IntType(8).as_pointer(), None)
 
     return types.none(types.int64, arguments), generate
@@ -89,11 +95,7 @@ def _fails(typing, code, arguments):
     """The same; an error in it is all that is said."""
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        kinds, convention = list(signature.args[1]), context.call_conv
-        pointer = convention.get_function_type(types.none, kinds).as_pointer()
-        function, values = builder.inttoptr(given[0], pointer), cgutils.unpack_tuple(builder, given[1])
-        status, _ = convention.call_function(builder, function, types.none, kinds, values)
-        return status.is_error
+        return _called(context, builder, signature, given).is_error
 
     return types.boolean(types.int64, arguments), generate
 
