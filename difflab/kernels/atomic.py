@@ -27,8 +27,8 @@ _PAUSES: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 """By machine, LLVM's name and arguments for what tells a processor that a loop waits."""
 
-
 MANY_LOOKS = 1 << 10
+"""Looks after which a thread that waits lets others run: the one it waits for may have no core."""
 
 
 @intrinsic
