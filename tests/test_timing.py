@@ -1,5 +1,12 @@
 """The timing harness, on a clock that only contenders move: right medians, fair turns, and no false difference."""
 
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,9 +18,10 @@ class Clock:
     """Seconds that pass only when told to."""
 
     def __init__(self, monkeypatch):
-        self.now = self.cpu = 0.0
+        self.now = self.cpu = self.displaced = 0.0
         monkeypatch.setattr(timing, "perf_counter", lambda: self.now)
         monkeypatch.setattr(timing, "process_time", lambda: self.cpu)
+        monkeypatch.setattr(timing, "displaced_seconds", lambda: self.displaced)
 
     def busy(self, seconds, cpu_share=1.0):
         def call():
@@ -98,3 +106,88 @@ def test_a_slow_call_keeps_to_few_rounds(clock):
 def test_waiting_for_other_programs_shows_in_the_share_of_the_processor(clock):
     found = contest({"a": clock.busy(0.01, cpu_share=0.4)}, np.random.default_rng(0), 0.1)
     assert found.cpu_share == pytest.approx(0.4)
+
+
+def test_what_other_programs_take_is_not_counted(clock):
+    """Every third call is displaced for as long as it takes; one contender only."""
+    n_calls = 0
+
+    def displaced():
+        nonlocal n_calls
+        n_calls += 1
+        extra = 0.003 if n_calls % 3 == 0 else 0.0
+        clock.now += 0.003 + extra
+        clock.displaced += extra
+
+    found = contest({"a": displaced, "b": clock.busy(0.003)}, np.random.default_rng(0), 1.0).timings
+    assert found["a"].seconds == pytest.approx(0.003)
+    assert found["a"].spread == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_clock_of_displacement_that_runs_backwards_adds_nothing(clock):
+    def call():
+        clock.now += 0.003
+        clock.displaced -= 0.001
+
+    assert timing.sample(call, 1) == pytest.approx(0.003)
+
+
+def test_a_wait_while_the_clock_of_displacement_is_read_is_no_part_of_a_sample(clock, monkeypatch):
+    def read():
+        clock.now += 0.01
+        clock.displaced += 0.01
+        return clock.displaced
+
+    monkeypatch.setattr(timing, "displaced_seconds", read)
+    assert timing.sample(clock.busy(0.003), 1) == pytest.approx(0.003)
+
+
+needs_accounting = pytest.mark.skipif(
+    not Path("/proc/thread-self/schedstat").exists(), reason="the system does not tell how long threads wait"
+)
+
+
+@pytest.fixture
+def one_core():
+    """Bind the thread of the test, and what it starts, to one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@needs_accounting
+def test_beside_another_program_a_sample_is_what_the_processor_gave(one_core):
+    """By the system's own account of this thread's time, not by how long it takes."""
+    spinning = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    try:
+        spinning.stdout.readline()
+        wall, ran = time.perf_counter(), time.thread_time()
+        found = timing.sample(lambda: sum(range(10**6)), 20) * 20
+        wall, ran = time.perf_counter() - wall, time.thread_time() - ran
+    finally:
+        spinning.kill()
+        spinning.communicate()
+    assert wall > 1.2 * ran
+    assert found == pytest.approx(ran, rel=0.1)
+
+
+@needs_accounting
+def test_a_wait_for_threads_of_its_own_is_counted(one_core):
+    """Native code of a thread that shares the core: a product of matrices lets Python run meanwhile."""
+    matrix, stop = np.ones((300, 300)), threading.Event()
+
+    def multiply():
+        while not stop.is_set():
+            matrix @ matrix
+
+    thread = threading.Thread(target=multiply)
+    thread.start()
+    try:
+        wall, ran = time.perf_counter(), time.thread_time()
+        found = timing.sample(lambda: matrix @ matrix, 20) * 20
+        wall, ran = time.perf_counter() - wall, time.thread_time() - ran
+    finally:
+        stop.set()
+        thread.join()
+    assert found > ran + 0.5 * (wall - ran)

@@ -59,3 +59,17 @@ def waited_seconds() -> float:
         with suppress(OSError, ValueError, IndexError):
             waited += int(file.read_text().split()[1])
     return waited / 1e9
+
+
+def displaced_seconds() -> float:
+    """A clock that goes while other programs have the processor that this thread is ready to run on; 0 if unknown.
+
+    Differences below 0 mean nothing. What other threads of this process ran meanwhile is taken off, whether it was on
+    the same core or not: a method that has more threads than cores waits for itself.
+    """
+    try:
+        with open("/proc/thread-self/schedstat", "rb", buffering=0) as file:
+            waited = int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return waited - (time.process_time() - time.thread_time())

@@ -1,4 +1,4 @@
-"""Honest timing: contenders take turns in random order, in calibrated repeats."""
+"""Honest timing: contenders take turns in random order, in calibrated repeats, and what others take is not counted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from time import perf_counter, process_time
 
 import numpy as np
+
+from difflab.study.process import displaced_seconds
 
 
 SAMPLE_SECONDS = 2e-3
@@ -73,7 +75,7 @@ def repeats(call: Callable[[], object]) -> tuple[int, float]:
     n = 1
     while (seconds := _undisturbed(call, n)) * n < SAMPLE_SECONDS:
         n = max(2 * n, math.ceil(SAMPLE_SECONDS / max(seconds, 1e-7)))
-    return n, seconds
+    return math.ceil(SAMPLE_SECONDS / seconds), seconds
 
 
 def _undisturbed(call: Callable[[], object], n: int) -> float:
@@ -84,11 +86,15 @@ def _undisturbed(call: Callable[[], object], n: int) -> float:
 
 
 def sample(call: Callable[[], object], n: int) -> float:
-    """Seconds of one call, of ``n`` in a row."""
-    started = perf_counter()
+    """Seconds of one call, of ``n`` in a row, without those that other programs had the processor."""
+    came, displaced, started = perf_counter(), displaced_seconds(), perf_counter()
     for _ in range(n):
         call()
-    return (perf_counter() - started) / n
+    seconds = perf_counter() - started
+    displaced = displaced_seconds() - displaced
+    # Others may have had the processor while the clock of displacement was read, which is no part of the sample.
+    aside = perf_counter() - came - seconds
+    return (seconds - max(0.0, displaced - aside)) / n
 
 
 def summary(times: list[float]) -> Timing:
