@@ -86,7 +86,7 @@ class Contender:
         return found | {
             "wall": perf_counter() - wall,
             "cpu": process_time() - cpu,
-            "waited": process.waited_seconds() - waited,
+            "waited": max(0.0, process.waited_seconds() - waited),
         }
 
     def finish(self) -> dict[str, Any]:

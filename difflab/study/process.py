@@ -52,7 +52,8 @@ def peak_bytes() -> int:
 def waited_seconds() -> float:
     """How long threads of this process have been ready to run and could not, for others ran; 0 if unknown.
 
-    Others are all threads on the cores of this process, and may be its own where it has more threads than cores.
+    Others are all threads on the cores of this process, and may be its own where it has more threads than cores. What
+    threads waited that have ended is no longer counted, so that a difference may be below 0.
     """
     waited = 0
     for file in Path("/proc/self/task").glob("*/schedstat"):

@@ -32,7 +32,7 @@ def measure(subject: Subject) -> dict[str, Any]:
     }
     waited, started = process.waited_seconds(), perf_counter()
     found = contest(contenders | _yardsticks(subject), np.random.default_rng(subject.seed), BUDGET_SECONDS)
-    waited_share = (process.waited_seconds() - waited) / (perf_counter() - started)
+    waited_share = max(0.0, process.waited_seconds() - waited) / (perf_counter() - started)
     is_contended = found.cpu_share < CONTENDED_BELOW or waited_share > MOST_WAITED
     columns: dict[str, Any] = {"cpu_share": found.cpu_share, "waited_share": waited_share, "contended": is_contended}
     for name, timing in found.timings.items():
