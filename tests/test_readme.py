@@ -1,5 +1,6 @@
 """The README says what is true: its code runs, its table is the recorded one, its files and commands exist."""
 
+import json
 import os
 import re
 import shlex
@@ -263,6 +264,13 @@ def test_recorded_backprop_takes_at_most_twice_the_time_of_handwritten_numpy():
     row = row_of("64-32-10", "Backprop('float64')")
     assert row["batch"] == 128
     assert row["gradient_seconds"] <= 2 * row["handwritten_seconds"]
+
+
+def test_claims_between_a_kernel_and_itself_are_those_of_the_record():
+    figures = json.loads((ROOT / "results/campaigns/same.json").read_bytes())["figures"]
+    said = re.search(r"in (\d+) of (\d+) contests on a quiet core and in (\d+) of (\d+) beside", TEXT.replace("\n", " "))
+    recorded = [figures[place][what] for place in ("quiet", "busy") for what in ("claims", "trials")]
+    assert list(map(int, said.groups())) == recorded
 
 
 @pytest.mark.parametrize(
