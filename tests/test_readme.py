@@ -268,7 +268,8 @@ def test_recorded_backprop_takes_at_most_twice_the_time_of_handwritten_numpy():
 
 def test_claims_between_a_kernel_and_itself_are_those_of_the_record():
     figures = json.loads((ROOT / "results/campaigns/same.json").read_bytes())["figures"]
-    said = re.search(r"in (\d+) of (\d+) contests on a quiet core and in (\d+) of (\d+) beside", TEXT.replace("\n", " "))
+    claim = r"in (\d+) of (\d+) contests on a quiet core and in (\d+) of (\d+) beside"
+    said = re.search(claim, TEXT.replace("\n", " "))
     recorded = [figures[place][what] for place in ("quiet", "busy") for what in ("claims", "trials")]
     assert list(map(int, said.groups())) == recorded
 
