@@ -118,6 +118,17 @@ def test_a_wrong_shape_is_named_beside_the_right_one(backend, case):
     assert words in complaint(backend, arguments._replace(**change(arguments)), ValueError)
 
 
+@pytest.mark.parametrize("backend", [dl.Backprop(threads=2), dl.Backprop(mode="reproducible")], ids=repr)
+def test_an_empty_batch_is_refused_where_samples_have_been_shared(backend, threads_at_once):
+    theta, x, y, out = good(dl.Backprop())
+    used = backend.prepare(CLASSIFIER)
+    for _ in range(2):
+        used.value_and_gradient(theta, x, y, out)
+        for call in (used.value, used.value_and_gradient):
+            with pytest.raises(ValueError, match="with batch 1 or more"):
+                call(theta, x[:0], y[:0])
+
+
 # --- not a plain array of the right dtype
 
 KINDS: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {

@@ -9,7 +9,7 @@ import pytest
 
 import difflab as dl
 from difflab.layers import KINDS, BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
-from difflab.peers import PEERS, Casadi, HipsAutograd, Jax, Torch, Whole, calls, gradient_of, plain_dense
+from difflab.peers import PEERS, Casadi, HipsAutograd, Jax, Torch, Whole, calls, gradient_of, plain_dense, ready
 from difflab.primitives.losses import LOSSES
 
 
@@ -220,6 +220,7 @@ def test_networks_of_any_layers_hold_every_layer_and_loss():
 
 LIBRARIES = [
     Jax(), Jax("float32"), Torch(), Torch("float32"), HipsAutograd(), HipsAutograd("float32"), Casadi(),
+    Casadi(threads=2),
 ]  # fmt: skip
 
 
@@ -290,18 +291,36 @@ def test_a_peer_says_which_library_it_is(backend):
     assert facts["primal_calls"] == 1
 
 
-def test_both_forms_of_jax_give_the_gradient(monkeypatch):
-    pytest.importorskip("jax", reason="JAX is not installed: pip install 'difflab[peers]'")
-    from difflab.peers import jax as peer
+@pytest.mark.parametrize("chosen", [0, 1])
+@pytest.mark.parametrize("backend", [Jax(), Casadi(threads=2)], ids=repr, indirect=True)
+def test_both_forms_of_a_peer_give_loss_and_gradient(backend, chosen, monkeypatch):
+    net, theta, x, y = small_problem("softplus", "float64", 6)
+    prepared = backend.prepare(net)
+    value, expected = prepared.value_and_gradient(theta, x, y)
+    seconds = iter([1.0 * chosen, 1.0 - chosen] * 2)
+    monkeypatch.setattr(ready, "_least_seconds", lambda call: next(seconds))
+    gradient = gradient_of(prepared, prepared.gradient_call(theta, x, y)())
+    assert np.abs(gradient - expected).max() <= 50 * np.finfo(float).eps  # some 50 roundings
+    assert float(prepared.primal_call(theta, x, y)()) == pytest.approx(value, rel=50 * np.finfo(float).eps)
+    assert next(seconds, None) is None
 
-    net, theta, x, y = small_problem("softplus", "float64")
-    prepared = Jax().prepare(net)
-    _, expected = prepared.value_and_gradient(theta, x, y)
-    for order in (1, -1):
-        seconds = iter([1.0 * order, 2.0 * order])
-        monkeypatch.setattr(peer, "_seconds", lambda call, seconds=seconds: next(seconds))
-        gradient = gradient_of(prepared, prepared.gradient_call(theta, x, y)())
-        assert np.abs(gradient - expected).max() <= 50 * np.finfo(float).eps  # some 50 roundings
+
+def test_the_fastest_of_several_calls_is_the_one_that_takes_the_least():
+    clock = [0.0]
+
+    def taking(seconds):
+        def call():
+            clock[0] += seconds
+
+        return call
+
+    slow, fast = taking(0.3), taking(0.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ready, "perf_counter", lambda: clock[0])
+        assert ready.fastest(slow, fast) is fast
+        assert ready.fastest(fast, slow) is fast
+        assert clock[0] < 2 * 2 * (ready.TRIAL_SECONDS + 2 * 0.3)
+    assert ready.fastest(slow) is slow
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -272,6 +272,7 @@ def test_claims_between_a_kernel_and_itself_are_those_of_the_record():
     said = re.search(claim, TEXT.replace("\n", " "))
     recorded = [figures[place][what] for place in ("quiet", "busy") for what in ("claims", "trials")]
     assert list(map(int, said.groups())) == recorded
+    assert all(claims <= 0.05 * trials for claims, trials in (recorded[:2], recorded[2:]))
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from difflab.study import timing
+from difflab.study import process, timing
 from difflab.study.timing import contest
 
 
@@ -142,11 +141,6 @@ def test_a_wait_while_the_clock_of_displacement_is_read_is_no_part_of_a_sample(c
     assert timing.sample(clock.busy(0.003), 1) == pytest.approx(0.003)
 
 
-needs_accounting = pytest.mark.skipif(
-    not Path("/proc/thread-self/schedstat").exists(), reason="the system does not tell how long threads wait"
-)
-
-
 @pytest.fixture
 def one_core():
     """Bind the thread of the test, and what it starts, to one core."""
@@ -156,38 +150,63 @@ def one_core():
     os.sched_setaffinity(0, before)
 
 
-@needs_accounting
-def test_beside_another_program_a_sample_is_what_the_processor_gave(one_core):
-    """By the system's own account of this thread's time, not by how long it takes."""
+@pytest.fixture
+def accounted(monkeypatch, tmp_path):
+    """The system's accounts, as they are told to be: seconds that the thread waited, that it ran, and that all ran."""
+
+    def tell(waited, ran, all_ran):
+        (tmp_path / "schedstat").write_text(f"{int(1e9 * ran)} {int(1e9 * waited)} 7\n")
+        monkeypatch.setattr(process, "ACCOUNT", tmp_path / "schedstat")
+        monkeypatch.setattr(process.time, "thread_time", lambda: ran)
+        monkeypatch.setattr(process.time, "process_time", lambda: all_ran)
+
+    return tell
+
+
+def test_what_threads_of_its_own_ran_is_no_displacement(one_core, accounted):
+    accounted(waited=3.0, ran=5.0, all_ran=5.0)
+    assert process.displaced_seconds() == 3.0
+    accounted(waited=3.0, ran=5.0, all_ran=7.0)
+    assert process.displaced_seconds() == 1.0
+
+
+def test_on_more_cores_than_one_nothing_is_displaced(one_core, accounted, monkeypatch):
+    accounted(waited=3.0, ran=5.0, all_ran=5.0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    assert process.displaced_seconds() == 0.0
+
+
+@pytest.mark.parametrize("text", ["", "1", "1 x 2"])
+def test_an_account_that_tells_nothing_is_0(one_core, monkeypatch, tmp_path, text):
+    monkeypatch.setattr(process, "ACCOUNT", tmp_path / "schedstat")
+    assert process.displaced_seconds() == 0.0
+    (tmp_path / "schedstat").write_text(text)
+    assert process.displaced_seconds() == 0.0
+
+
+def beside_another_program():
+    """Of a sample on a core with a program that spins: its seconds, those this thread ran, and those that passed."""
     spinning = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
     try:
         spinning.stdout.readline()
         wall, ran = time.perf_counter(), time.thread_time()
         found = timing.sample(lambda: sum(range(10**6)), 20) * 20
-        wall, ran = time.perf_counter() - wall, time.thread_time() - ran
+        return found, time.thread_time() - ran, time.perf_counter() - wall
     finally:
         spinning.kill()
         spinning.communicate()
-    assert wall > 1.2 * ran
-    assert found == pytest.approx(ran, rel=0.1)
 
 
-@needs_accounting
-def test_a_wait_for_threads_of_its_own_is_counted(one_core):
-    """Native code of a thread that shares the core: a product of matrices lets Python run meanwhile."""
-    matrix, stop = np.ones((300, 300)), threading.Event()
+def test_beside_another_program_a_sample_is_what_the_processor_gave(one_core):
+    """By the system's own account of this thread's time; once in some tries, for machines are displaced as well."""
+    if not accounts():
+        pytest.skip("the system does not tell how long threads wait")
+    tries = [beside_another_program() for _ in range(3)]
+    assert any(wall > 1.2 * ran and abs(found / ran - 1) < 0.1 for found, ran, wall in tries), tries
 
-    def multiply():
-        while not stop.is_set():
-            matrix @ matrix
 
-    thread = threading.Thread(target=multiply)
-    thread.start()
+def accounts():
     try:
-        wall, ran = time.perf_counter(), time.thread_time()
-        found = timing.sample(lambda: matrix @ matrix, 20) * 20
-        wall, ran = time.perf_counter() - wall, time.thread_time() - ran
-    finally:
-        stop.set()
-        thread.join()
-    assert found > ran + 0.5 * (wall - ran)
+        return int(Path(process.ACCOUNT).read_text().split()[0]) > 0
+    except (OSError, ValueError, IndexError):
+        return False

@@ -207,7 +207,7 @@ class PreparedBackprop(Prepared):
             if other.__class__ is not ndarray:
                 return math.nan
         try:
-            if len(x) > self._most_at_once:
+            if not 0 < len(x) <= self._most_at_once:
                 return math.nan
             if self._crew:
                 self._crew.wake(len(x))
@@ -359,7 +359,7 @@ class PreparedBackprop(Prepared):
         return checked(self.net, theta, x, y, self.dtypes, allow_nonfinite=None)
 
     def _like(self, name: str, array: np.ndarray, like: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(checked_like(name, array, like).astype(self._dtype, copy=False))
+        return np.require(checked_like(name, array, like), self._dtype, ["C", "A"])
 
     def _direction(
         self, theta: np.ndarray, x: np.ndarray, theta_dot: np.ndarray, x_dot: np.ndarray | None

@@ -154,9 +154,17 @@ def _is_finite(numbers):
 
 
 @compiled
+def _is_aligned(numbers):
+    """Whether each number lies at a multiple of its size: Numba's types do not always tell."""
+    return address_of(numbers) & (numbers.itemsize - 1) == 0
+
+
+@compiled
 def _takes(plan, theta, x, y):
-    """Whether arguments are as a plan expects them: shapes, finite numbers, targets in their range."""
+    """Whether arguments are as a plan expects them: shapes, places, finite numbers, targets in their range."""
     batch = x.shape[0]
+    if not (_is_aligned(theta) and _is_aligned(x) and _is_aligned(y)):
+        return False
     fits = theta.size == plan[N_PARAMS] and batch > 0 and x.shape[1] == plan[N_INPUTS] and y.shape[0] == batch
     if not fits or (plan[ONLY_BATCH] != 0 and batch != plan[ONLY_BATCH]):
         return False
@@ -201,7 +209,7 @@ def value_and_gradient(plan, theta, x, y, out):
     x : (batch, n_inputs)
     y : (batch, n_outputs), or class indices (batch,)
     """
-    is_apart = _are_apart(out, theta) and _are_apart(out, x) and _are_apart(out, y)
+    is_apart = _are_apart(out, theta) and _are_apart(out, x) and _are_apart(out, y) and _is_aligned(out)
     if out.size != plan[N_PARAMS] or not is_apart or not _takes(plan, theta, x, y):
         return np.nan
     _start(plan, theta, x, y)
@@ -222,7 +230,7 @@ def hvp(plan, theta, x, y, theta_dot, out):
     """The loss; fills ``out`` with the Hessian times ``theta_dot``; otherwise as :func:`value_and_gradient`."""
     apart = _are_apart(out, theta) and _are_apart(out, x) and _are_apart(out, y) and _are_apart(out, theta_dot)
     fits = apart and out.size == plan[N_PARAMS] and theta_dot.size == plan[N_PARAMS] and _takes(plan, theta, x, y)
-    if not fits or not _is_finite(theta_dot):
+    if not (fits and _is_aligned(theta_dot) and _is_aligned(out) and _is_finite(theta_dot)):
         return np.nan
     _start(plan, theta, x, y)
     plan[THETA_DOT], plan[GRADIENT_DOT] = address_of(theta_dot), address_of(out)

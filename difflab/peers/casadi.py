@@ -8,19 +8,20 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from difflab.backends.arguments import Arguments
+from difflab.backends.arguments import Arguments, checked
 from difflab.counting import sweep_operations
 from difflab.network import MLP
 from difflab.peers.plain_dense import activations
-from difflab.peers.ready import Ready, Whole
+from difflab.peers.ready import Call, Ready, Whole, fastest
 
 
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,9 +30,11 @@ class Casadi(Whole):
 
     Parameters
     ----------
+    threads : of OpenMP, among which samples are shared where that is faster than one after the other
     max_ops : operations of the gradient of one sample beyond which a network is refused: the code has one line for each
     """
 
+    threads: int = 1
     max_ops: int = 20_000
     name = "casadi"
     module = "casadi"
@@ -56,19 +59,21 @@ class PreparedCasadi(Ready):
 
     def __init__(self, net: MLP, backend: Casadi) -> None:
         super().__init__(net, backend, "float64")
-        self._batch = 0
-        self._compiled: dict[str, Any] = {}
+        self._threads, self._batch = backend.threads, 0
+        self._compiled: dict[int, dict[str, Any]] = {}
 
-    def _functions(self, batch: int) -> dict[str, Any]:
+    def _functions(self, batch: int, shares: int) -> dict[str, Any]:
         if self._batch != batch:
-            self._compiled, self._batch = _compiled(self.net, batch), batch
-        return self._compiled
+            self._compiled, self._batch = {}, batch
+        if shares not in self._compiled:
+            self._compiled[shares] = _compiled(self.net, batch, shares)
+        return self._compiled[shares]
 
-    def held(self, arguments: Arguments) -> Any:
+    def held(self, arguments: Arguments, shares: int = 1) -> Any:
         """Buffers that the functions read and write; CasADi's columns are the samples."""
         value, gradient = np.zeros(1), np.zeros(self.net.n_params)
         runs = {}
-        for name, function in self._functions(len(arguments.x)).items():
+        for name, function in self._functions(len(arguments.x), shares).items():
             buffer, runs[name] = function.buffer()
             for i, given in enumerate((arguments.theta, arguments.x, arguments.y)):
                 buffer.set_arg(i, given.data)
@@ -76,6 +81,19 @@ class PreparedCasadi(Ready):
                 buffer.set_res(i, found.data)
             runs[f"{name} buffer"] = buffer
         return runs, value, gradient, arguments
+
+    def gradient_call(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Call:
+        """The faster of samples one after the other and shared among threads."""
+        return fastest(*(partial(self.differentiate, held) for held in self._forms(theta, x, y)))
+
+    def primal_call(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Call:
+        """The same of the loss."""
+        return fastest(*(partial(self.evaluate, held) for held in self._forms(theta, x, y)))
+
+    def _forms(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> list[Any]:
+        arguments = checked(self.net, theta, x, y, self.dtypes)
+        shares = {1, self._threads} if len(x) % self._threads == 0 else {1}
+        return [self.held(arguments, number) for number in sorted(shares)]
 
     def differentiate(self, held: Any) -> Any:
         runs, value, gradient, _ = held
@@ -92,31 +110,35 @@ class PreparedCasadi(Ready):
         return float(value[0])
 
 
-def _compiled(net: MLP, batch: int) -> dict[str, Any]:
+def _compiled(net: MLP, batch: int, shares: int) -> dict[str, Any]:
     """Functions of theta, samples and targets that run compiled code: ``gradient`` and ``primal``."""
     import casadi
 
     with tempfile.TemporaryDirectory(prefix="difflab-") as folder:
         source, code = Path(folder) / "mapped.c", Path(folder) / "mapped.so"
         generator = casadi.CodeGenerator(source.name)
-        for function in _mapped(net, batch):
+        for function in _mapped(net, batch, shares):
             generator.add(function)
         generator.generate(f"{folder}/")
         subprocess.run(["cc", *FLAGS, str(source), "-o", str(code), "-lm"], check=True, capture_output=True)
         return {name: casadi.external(name, str(code)) for name in ("gradient", "primal")}
 
 
-def _mapped(net: MLP, batch: int) -> list[Any]:
-    """The loss of a batch with its gradient, and alone: those of a sample, added up."""
+def _mapped(net: MLP, batch: int, shares: int) -> list[Any]:
+    """The loss of a batch with its gradient, and alone: those of a sample, added up, in equal shares of the batch."""
     import casadi
 
-    theta, x, y = (casadi.SX.sym(name, size) for name, size in _sizes(net))
-    loss = _loss(net, theta, x, y) / batch
-    made = []
-    for name, outputs in (("gradient", [loss, casadi.gradient(loss, theta)]), ("primal", [loss])):
-        of_sample = casadi.Function(name if batch == 1 else f"{name}_of_sample", [theta, x, y], outputs)
-        summed = list(range(len(outputs)))
-        made.append(of_sample if batch == 1 else of_sample.map(name, "serial", batch, [0], summed))
+    given = [casadi.SX.sym(name, size) for name, size in _sizes(net)]
+    loss, made = _loss(net, *given) / batch, []
+    for name, outputs in (("gradient", [loss, casadi.gradient(loss, given[0])]), ("primal", [loss])):
+        summed = [*range(len(outputs))]
+        function = casadi.Function(name if batch == 1 else f"{name}_of_sample", given, outputs)
+        if batch > shares:
+            of_share = name if shares == 1 else f"{name}_of_share"
+            function = function.map(of_share, "serial", batch // shares, [0], summed)
+        if shares > 1:
+            function = function.map(name, "openmp", shares, [0], summed)
+        made.append(function)
     return made
 
 

@@ -22,9 +22,11 @@ class HipsAutograd(Whole):
     Parameters
     ----------
     dtype : ``"float64"`` or ``"float32"``
+    threads : of NumPy's BLAS, which a process has from its start, as those of studies do
     """
 
     dtype: str = "float64"
+    threads: int = 1
     name = "autograd"
     module = "autograd"
     package = "autograd"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,7 @@ from difflab.backends.arguments import Arguments, checked
 from difflab.errors import known
 from difflab.network import MLP
 from difflab.peers.plain_dense import activations, weights_and_biases
-from difflab.peers.ready import Call, Ready, Whole
-
-
-TRIALS = 20
-"""Calls by which the faster of two forms is found."""
+from difflab.peers.ready import Call, Ready, Whole, fastest
 
 
 def xla_flags(threads: int) -> str:
@@ -67,7 +62,11 @@ class PreparedJax(Ready):
         self._array = jax.numpy.asarray
         loss = _loss(net)
         self._gradient, self._loss = jax.jit(jax.value_and_grad(loss)), jax.jit(loss)
-        self._gradient_of_flat = jax.jit(jax.value_and_grad(lambda theta, x, y: loss(_layers(net, theta), x, y)))
+
+        def of_flat(theta: Any, x: Any, y: Any) -> Any:
+            return loss(_layers(net, theta), x, y)
+
+        self._gradient_of_flat, self._loss_of_flat = jax.jit(jax.value_and_grad(of_flat)), jax.jit(of_flat)
 
     def held(self, arguments: Arguments) -> Any:
         """Weights are (in, out) as in JAX's own layers."""
@@ -93,31 +92,30 @@ class PreparedJax(Ready):
 
     def gradient_call(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Call:
         """The faster of both forms."""
-        flat = tuple(map(self._array, (theta, *self._rows(theta, x, y))))
+        flat = self._flat(theta, x, y)
 
         def of_flat() -> Any:
             found = self._gradient_of_flat(*flat)
             found[0].block_until_ready()
             return found
 
-        return min(super().gradient_call(theta, x, y), of_flat, key=_seconds)
+        return fastest(super().gradient_call(theta, x, y), of_flat)
+
+    def primal_call(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Call:
+        """The faster of both forms."""
+        flat = self._flat(theta, x, y)
+
+        def of_flat() -> Any:
+            return self._loss_of_flat(*flat).block_until_ready()
+
+        return fastest(super().primal_call(theta, x, y), of_flat)
+
+    def _flat(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[Any, ...]:
+        return tuple(map(self._array, (theta, *self._rows(theta, x, y))))
 
     def _rows(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         arguments = checked(self.net, theta, x, y, self.dtypes)
         return arguments.x, arguments.y
-
-
-def _seconds(call: Call) -> float:
-    """The least of some calls, the first one left out."""
-    call()
-    found = []
-    for _ in range(TRIALS):
-        started = perf_counter()
-        call()
-        found.append(perf_counter() - started)
-        if sum(found) > 1.0:
-            break
-    return min(found)
 
 
 def _loss(net: MLP) -> Callable[[list[Any], Any, Any], Any]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 from abc import abstractmethod
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,10 @@ from difflab.peers import plain_dense
 
 
 Call = Callable[[], object]
+TRIALS = 20
+"""Calls by which the fastest of several forms is found."""
+TRIAL_SECONDS = 1.0
+"""Of one form."""
 
 
 def is_installed(module: str) -> bool:
@@ -98,6 +103,21 @@ class Ready(Prepared):
 
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return rounding_errors(self.net, theta, x, y, self.dtypes[0], textbook=True).gradient
+
+
+def fastest(*calls: Call) -> Call:
+    """The one whose least of some calls is the least; the first call of each is left out."""
+    return min(calls, key=_least_seconds) if len(calls) > 1 else calls[0]
+
+
+def _least_seconds(call: Call) -> float:
+    call()
+    found: list[float] = []
+    while len(found) < TRIALS and sum(found) <= TRIAL_SECONDS:
+        started = perf_counter()
+        call()
+        found.append(perf_counter() - started)
+    return min(found)
 
 
 def gradient_of(prepared: Prepared, found: Any) -> np.ndarray:

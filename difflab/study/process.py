@@ -17,6 +17,11 @@ from typing import TextIO
 WATCH_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1
 """Of Linux: the signal that a process gets when the one that started it ends."""
+ACCOUNT = "/proc/thread-self/schedstat"
+"""Of Linux: nanoseconds that the thread ran, and that it was ready to run and did not."""
+
+
+_LIBC = ctypes.CDLL(None)
 
 
 def answers() -> TextIO:
@@ -27,10 +32,15 @@ def answers() -> TextIO:
     return channel
 
 
+def end_with_parent() -> None:
+    """Be killed when the thread that started this process ends, even while stopped, where the system does that."""
+    with suppress(AttributeError):
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def end_with(parent: int) -> None:
     """End when the process that asked ends, even if it was killed before this one got here, even while stopped."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -63,13 +73,16 @@ def waited_seconds() -> float:
 
 
 def displaced_seconds() -> float:
-    """A clock that goes while other programs have the processor that this thread is ready to run on; 0 if unknown.
+    """A clock that goes while other programs have the one core of this process, which this thread is ready to run on.
 
-    Differences below 0 mean nothing. What other threads of this process ran meanwhile is taken off, whether it was on
-    the same core or not: a method that has more threads than cores waits for itself.
+    Differences below 0 mean nothing. What other threads of this process ran meanwhile is taken off: a method that has
+    more threads than cores waits for itself. It stands still at 0 where the system does not tell, and where there are
+    more cores: then what a thread misses depends on what others of its own make meanwhile.
     """
+    if len(os.sched_getaffinity(0)) > 1:
+        return 0.0
     try:
-        with open("/proc/thread-self/schedstat", "rb", buffering=0) as file:
+        with open(ACCOUNT, "rb", buffering=0) as file:
             waited = int(file.read().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return 0.0

@@ -22,6 +22,7 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
+from difflab.study import process
 from difflab.study.contender import Assignment
 from difflab.study.declaration import PlacedNetwork
 from difflab.study.provenance import worker_environment
@@ -29,8 +30,9 @@ from difflab.study.timing import MAX_ROUNDS
 
 
 COMMAND = (sys.executable, "-m", "difflab.study.contender")
-MIN_ROUNDS = 9
-"""With 8, the interval of a ratio is from the least to the largest; with fewer, it has no bounds."""
+MIN_ROUNDS = 21
+"""The interval of a ratio then leaves out the four least and the four largest; with 8 it is all of them, and with fewer
+it has no bounds."""
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
 Gradients = dict[str, np.ndarray]
 
@@ -100,7 +102,7 @@ def hold(
     ----------
     judge : gets the gradients of all contenders of the whole batch, and those where it is certified, before anything
         is timed; raises if one is wrong
-    rng : decides the order of every round
+    rng : decides the order in which contenders are started, and that of every round
     budget_seconds : rounds stop being added beyond it, though there are ``MIN_ROUNDS`` at least
     limit_seconds : for everything
 
@@ -110,7 +112,8 @@ def hold(
         If a contender crashes, or the limit is reached.
     """
     deadline = time.monotonic() + limit_seconds
-    with tempfile.TemporaryDirectory(prefix="difflab-") as folder, _processes(entries, ground, Path(folder)) as runners:
+    in_turn = [entries[i] for i in rng.permutation(len(entries))]
+    with tempfile.TemporaryDirectory(prefix="difflab-") as folder, _processes(in_turn, ground, Path(folder)) as runners:
         for runner in runners.values():
             runner.deadline = deadline
         records = {name: Record(runner.ask("differentiate", f"{name} own")) for name, runner in runners.items()}
@@ -131,6 +134,15 @@ def hold(
 def cores(threads: int) -> list[int]:
     """The last cores that this process may use: the first ones tend to serve interrupts."""
     return sorted(os.sched_getaffinity(0))[-threads:]
+
+
+def _begin(bound_to: list[int]) -> None:
+    """In the child before anything is loaded: threads that libraries start on import are bound with it.
+
+    It is stopped at once, and ends with the referee even if that ends first.
+    """
+    os.sched_setaffinity(0, bound_to)
+    process.end_with_parent()
 
 
 def _gradients(names: Iterable[str], folder: Path, which: str) -> Gradients:
@@ -162,6 +174,7 @@ class _Runner:
     def __init__(self, entry: Entry, ground: Ground, folder: Path) -> None:
         self._name = entry.name
         self._errors: IO[bytes] = tempfile.TemporaryFile()
+        bound_to = cores(ground.threads)
         self._process = subprocess.Popen(
             entry.command,
             stdin=subprocess.PIPE,
@@ -169,8 +182,7 @@ class _Runner:
             stderr=self._errors,
             bufsize=0,
             env=worker_environment(ground.threads),
-            # In the child before anything is loaded: threads that libraries start on import are bound with it.
-            preexec_fn=lambda: os.sched_setaffinity(0, cores(ground.threads)),  # noqa: PLW1509
+            preexec_fn=lambda: _begin(bound_to),  # noqa: PLW1509
         )
         assignment = Assignment(os.getpid(), entry.backend, ground.network, str(folder))
         self._write(msgspec.json.encode(assignment))

@@ -417,6 +417,7 @@ FASTEST = (
     Column("backprop s", _number("backprop_seconds")),
     Column("÷ backprop", _times_backprop),
     Column("interval", _interval),
+    Column("waited %", _hundredfold("waited_share")),
     Column("claim", lambda row: claim(row)),
     Column("without a time", _words("failed")),
 )
