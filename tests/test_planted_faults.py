@@ -127,8 +127,8 @@ WEIGHT_KEPT = "keeps = begun or row[KEEPS] & KEEPS_FIRST != 0"
 SLOPE = "p_bar[k] += a_bar[i, j] * by_p(at, q)"
 OF_UNIT = "k = j % p.size\n                at, q = np.float64(z[i, j]), np.float64(p[k])\n                z_bar[i, j]"
 SOFTMAX = "made[k] += a[k] * ((lead[k] - top) - mean)"
-NORM = "(a_bar[i, j] - share * total - normal * (share * dot))"
-BETA = "beta_bar[j] += total\n            scale = gamma[j] / deviation"
+NORM = "scale * _projected(a_bar[i, j], normal, share * total, share * dot)"
+BETA = "beta_bar[j] += total\n            scale = gamma[j] / _deviation(found)"
 PRODUCT = "z_bar[j * n + k] += before[k] * after"
 WINNER = "z_bar[_first_largest(z, j * n, n)] += a_bar[j]"
 PENALTY = "weight_bar[k] += l1 * np.sign(weight[k]) + l2 * weight[k]"
@@ -167,9 +167,9 @@ RULE_FAULTS: dict[str, tuple[str, Edit]] = {
     "diagonal of the Jacobian alone": ("softmax", (SOFTMAX, "made[k] += a[k] * (1 - a[k]) * lead[k]")),
     "sum over outputs without their weights": ("softmax", (SOFTMAX, "made[k] += a[k] * (lead[k] - lead.sum())")),
     "no sum over outputs": ("softmax", (SOFTMAX, "made[k] += a[k] * lead[k]")),
-    "variance a constant": ("batch_norm", (NORM, "(a_bar[i, j] - share * total)")),
-    "mean a constant": ("batch_norm", (NORM, "(a_bar[i, j] - normal * (share * dot))")),
-    "statistics constants": ("batch_norm", (NORM, "a_bar[i, j]")),
+    "variance a constant": ("batch_norm", (NORM, NORM.replace("share * dot", "0.0"))),
+    "mean a constant": ("batch_norm", (NORM, NORM.replace("share * total", "0.0"))),
+    "statistics constants": ("batch_norm", (NORM, "scale * a_bar[i, j]")),
     "sample variance": ("batch_norm", ("squares / z.shape[0] + eps", "squares / (z.shape[0] - 1) + eps")),
     "eps left out": ("batch_norm", ("squares / z.shape[0] + eps / scale / scale", "squares / z.shape[0]")),
     "gamma left out of the cotangent": ("batch_norm", (BETA, BETA.replace("gamma[j]", "1.0"))),

@@ -113,7 +113,7 @@ def symbols(letter: str, like: np.ndarray) -> np.ndarray:
     return np.array(sympy.symbols(f"{letter}:{like.size}", real=True), object).reshape(like.shape)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, 3, 4, 5])  # SymPy takes half a minute for the network of seed 2.
 def test_primal_over_symbols_is_the_loss_once_numbers_are_put_in(seed):
     net, theta, x, y = problem(seed, batch=2)
     names = [symbols("w", theta), symbols("x", x), symbols("y", y)]

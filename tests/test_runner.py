@@ -421,7 +421,13 @@ def command(path, results):
 
 def started(path, results):
     """A run in a process of its own, once its first row is in the store."""
-    process = subprocess.Popen(command(path, results), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(path, results),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  Jobs in the background ignore it.
+    )
     while "/4]" not in process.stderr.readline():
         assert process.poll() is None
     return process

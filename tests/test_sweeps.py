@@ -118,6 +118,66 @@ def test_strided_arguments_give_the_answer_of_contiguous_ones():
     assert (prepared.value_and_gradient(*wide)[1] == prepared.value_and_gradient(theta, x, y)[1]).all()
 
 
+SMOOTHED = dl.MLP(3, [dl.Dense(4, "leaky_relu"), dl.Dense(2)], label_smoothing=0.25)
+REGRESSION = dl.MLP.dense([3, 4, 2], loss="binary_cross_entropy", output="sigmoid")
+
+
+def test_every_door_gives_the_same():
+    """At once, by numbers that arrays hold, and at leisure: loss, gradient and its change along a direction."""
+    for net, classes in ((SMOOTHED, True), (SMOOTHED, False), (REGRESSION, False)):
+        rng = np.random.default_rng(0)
+        theta, x, along = net.init(0), rng.normal(size=(5, 3)), rng.normal(size=net.n_params)
+        y = rng.integers(2, size=5) if classes else rng.dirichlet((1, 1), size=5)
+        prepared = dl.Backprop().prepare(net)
+        value, gradient = prepared.value_and_gradient(theta, x, y)
+        bound = prepared.bound_to(theta, x, y)
+        again = prepared.value_and_gradient(theta, np.asfortranarray(x), y)
+        assert {value, prepared.value(theta, x, y), bound.value(), bound.value_and_gradient()[0], again[0]} == {value}
+        assert (bound.value_and_gradient()[1] == gradient).all()
+        assert (again[1] == gradient).all()
+        for _ in range(2):
+            hvp = prepared.hvp(theta, x, y, along)
+            assert (hvp == prepared.hvp(theta, x, y, along, np.zeros_like(x))).all()
+
+
+def misplaced(array: np.ndarray) -> np.ndarray:
+    view = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+def test_what_sweeps_cannot_read_is_looked_at_at_leisure():
+    """Read where that is possible, refused in words where it is not."""
+    rng = np.random.default_rng(0)
+    theta, x, out = REGRESSION.init(0), rng.normal(size=(5, 3)), np.empty(REGRESSION.n_params)
+    y, along, classes = rng.dirichlet((1, 1), size=5), rng.normal(size=theta.size), np.array([0, 1, 0, 1, 1])
+    prepared, classifier = dl.Backprop().prepare(REGRESSION), dl.Backprop().prepare(dl.MLP.dense([3, 2]))
+    value, gradient = prepared.value_and_gradient(theta, x, y)
+    hvp = prepared.hvp(theta, x, y, along)
+    for arguments in ((misplaced(theta), x, y), (theta, misplaced(x), y), (theta, x, misplaced(y))):
+        found = prepared.value_and_gradient(*arguments)
+        assert found[0] == value == prepared.value(*arguments)
+        assert (found[1] == gradient).all()
+    assert (prepared.hvp(theta, x, y, misplaced(along)) == hvp).all()
+    start = classifier.net.init(0)
+    refused = [
+        (prepared.value_and_gradient, (theta[1:], x, y)),
+        (prepared.value_and_gradient, (theta, x, y[:, :1].copy())),
+        (prepared.value_and_gradient, (theta, x, y + 1)),
+        (prepared.value_and_gradient, (np.full_like(theta, np.inf), x, y)),
+        (prepared.value_and_gradient, (theta, x, y, misplaced(out))),
+        (prepared.value_and_gradient, (theta, x, y, theta)),
+        (prepared.value, (theta, x[:, :2].copy(), y)),
+        (prepared.hvp, (theta, x, y, along[1:])),
+        (classifier.value_and_gradient, (start, x, classes - 1)),
+        (classifier.value_and_gradient, (start, x, classes + 1)),
+    ]
+    assert classifier.value(start, x, classes) > 0
+    for method, arguments in refused:
+        with pytest.raises(ValueError, match="must"):
+            method(*arguments)
+
+
 KERNEL_CHECK = """
 from test_sweeps import *
 import backprop_derivatives as derivatives
@@ -129,13 +189,15 @@ for dtype, seeds in SEEDS.items():
         _, gradient = dl.Backprop(dtype).prepare(net).value_and_gradient(theta, x, y)
         expected = naive.gradient(net, theta, x, y)
         assert np.linalg.norm(gradient - expected) <= bound(net, len(x), dtype) * np.linalg.norm(expected), seed
-for net in faults.NETS.values():
+for net in (*faults.NETS.values(), SMOOTHED):
     p = derivatives.drawn(net, 5)
     for method in derivatives.METHODS:
         if derivatives.takes(method, net):
             derivatives.assert_right(method, p)
 test_strided_arguments_give_the_answer_of_contiguous_ones()
 test_classes_at_one_call_leave_nothing_to_rows_at_the_next()
+test_every_door_gives_the_same()
+test_what_sweeps_cannot_read_is_looked_at_at_leisure()
 print("checked", __import__("numba").config.BOUNDSCHECK, __import__("numba").config.DISABLE_JIT)
 """
 
@@ -149,8 +211,8 @@ def child(script: str, *paths: Path, **environment: str) -> str:
     return done.stdout
 
 
-def checked(seeds: dict[str, int], **environment: str) -> str:
-    script = KERNEL_CHECK.replace("SEEDS", repr(seeds))
+def checked(seeds: dict[str, int], around: str = "CHECK", **environment: str) -> str:
+    script = around.replace("CHECK", KERNEL_CHECK.replace("SEEDS", repr(seeds)))
     return child(script, TESTS, PACKAGE.parent, DIFFLAB_NO_CACHE="1", **environment)
 
 
@@ -159,8 +221,28 @@ def test_kernels_stay_within_their_arrays():
     assert checked({"float64": 20}, NUMBA_BOUNDSCHECK="1") == "checked 1 0\n"
 
 
-def test_kernels_are_plain_python_too():
-    assert checked({"float64": 20, "float32": 8}, NUMBA_DISABLE_JIT="1") == "checked None 1\n"
+COVERAGE = """
+import coverage, json
+
+measured = coverage.Coverage(data_file=None, include=["*/kernels/sweeps.py", "*/kernels/rules/*.py"])
+measured.start()
+CHECK
+measured.stop()
+missing = {}
+for file in measured.get_data().measured_files():
+    lines = open(file).read().splitlines()
+    missing[file.rpartition("/kernels/")[2]] = [lines[number - 1].strip() for number in measured.analysis2(file)[3]]
+print(json.dumps(missing))
+"""
+
+
+def test_kernels_are_plain_python_too_and_no_line_is_left_out():
+    printed = checked({"float64": 20, "float32": 8}, COVERAGE, NUMBA_DISABLE_JIT="1")
+    said, missing = printed.splitlines()
+    assert said == "checked None 1"
+    rules = {file.name for file in (PACKAGE / "kernels" / "rules").glob("*.py")}
+    assert set(json.loads(missing)) >= {"sweeps.py", *(f"rules/{name}" for name in rules - {"__init__.py"})}
+    assert {name: lines for name, lines in json.loads(missing).items() if lines} == {}
 
 
 # --- code that is kept ---

@@ -163,9 +163,14 @@ def _is_aligned(numbers):
 def _takes(plan, theta, x, y):
     """Whether arguments are as a plan expects them: shapes, places, finite numbers, targets in their range."""
     batch = x.shape[0]
-    if not (_is_aligned(theta) and _is_aligned(x) and _is_aligned(y)):
-        return False
-    fits = theta.size == plan[N_PARAMS] and batch > 0 and x.shape[1] == plan[N_INPUTS] and y.shape[0] == batch
+    are_aligned = _is_aligned(theta) and _is_aligned(x) and _is_aligned(y)
+    fits = (
+        are_aligned
+        and theta.size == plan[N_PARAMS]
+        and batch > 0
+        and x.shape[1] == plan[N_INPUTS]
+        and y.shape[0] == batch
+    )
     if not fits or (plan[ONLY_BATCH] != 0 and batch != plan[ONLY_BATCH]):
         return False
     if not (_is_finite(theta) and _is_finite(x.reshape(x.size))):

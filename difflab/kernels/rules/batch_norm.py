@@ -65,6 +65,34 @@ def _given(row, state, z, j):
     return eps_mean_variance[1 + j], 0.0, np.sqrt(eps_mean_variance[1 + n + j] + eps_mean_variance[0])
 
 
+@compiled
+def _deviation(found):
+    return found[2]
+
+
+@compiled
+def _normal(z, i, j, found):
+    """A normalised value, from the statistics of its unit."""
+    mean, rest, deviation = found
+    return ((z[i, j] - mean) - rest) / deviation
+
+
+@compiled
+def _sums(z, numbers, j, found):
+    """Of the numbers of a unit, and of their products with normalised values."""
+    total, dot = 0.0, 0.0
+    for i in range(z.shape[0]):
+        total += numbers[i, j]
+        dot += numbers[i, j] * _normal(z, i, j, found)
+    return total, dot
+
+
+@compiled
+def _projected(number, normal, mean, along):
+    """What is left of one sample's number without the mean of all, and without what goes along normalised values."""
+    return number - mean - normal * along
+
+
 def _batch_norm(statistics: Any, moves: float) -> Rule:
     """The rule for a way to find statistics, which move with the batch (1) or not (0).
 
@@ -78,9 +106,9 @@ def _batch_norm(statistics: Any, moves: float) -> Rule:
         gamma = parameter(state, THETA, row[FIRST], row[WIDTH], zero)
         beta = parameter(state, THETA, row[SECOND], row[WIDTH], zero)
         for j in range(row[WIDTH]):
-            mean, rest, deviation = statistics(row, state, z, j)
+            found = statistics(row, state, z, j)
             for i in range(state[BATCH]):
-                a[i, j] = ((z[i, j] - mean) - rest) / deviation * gamma[j] + beta[j]
+                a[i, j] = _normal(z, i, j, found) * gamma[j] + beta[j]
 
     def tangent(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
@@ -91,11 +119,11 @@ def _batch_norm(statistics: Any, moves: float) -> Rule:
         beta_dot = parameter(state, THETA_DOT, row[SECOND], row[WIDTH], zero)
         share = moves / state[BATCH]
         for j in range(row[WIDTH]):
-            mean, rest, deviation = statistics(row, state, z, j)
-            total, dot = _sums(z, z_dot, j, mean, rest, deviation)
+            found = statistics(row, state, z, j)
+            total, dot = _sums(z, z_dot, j, found)
             for i in range(state[BATCH]):
-                normal = ((z[i, j] - mean) - rest) / deviation
-                normal_dot = (z_dot[i, j] - share * total - normal * (share * dot)) / deviation
+                normal = _normal(z, i, j, found)
+                normal_dot = _projected(z_dot[i, j], normal, share * total, share * dot) / _deviation(found)
                 a_dot[i, j] = normal_dot * gamma[j] + normal * gamma_dot[j] + beta_dot[j]
 
     def reverse(row, state, zero):
@@ -109,14 +137,14 @@ def _batch_norm(statistics: Any, moves: float) -> Rule:
         beta_bar = opened_parameter(row, state, GRADIENT, SECOND, KEEPS_SECOND, row[WIDTH], zero)
         share = moves / state[BATCH]
         for j in range(row[WIDTH]):
-            mean, rest, deviation = statistics(row, state, z, j)
-            total, dot = _sums(z, a_bar, j, mean, rest, deviation)
+            found = statistics(row, state, z, j)
+            total, dot = _sums(z, a_bar, j, found)
             gamma_bar[j] += dot
             beta_bar[j] += total
-            scale = gamma[j] / deviation
+            scale = gamma[j] / _deviation(found)
             for i in range(state[BATCH]):
-                normal = ((z[i, j] - mean) - rest) / deviation
-                z_bar[i, j] += scale * (a_bar[i, j] - share * total - normal * (share * dot))
+                normal = _normal(z, i, j, found)
+                z_bar[i, j] += scale * _projected(a_bar[i, j], normal, share * total, share * dot)
 
     def reverse_tangent(row, state, zero):
         z, z_dot = rows(state, VALUES, row[INPUT], row[WIDTH], zero), rows(state, DOTS, row[INPUT], row[WIDTH], zero)
@@ -130,36 +158,27 @@ def _batch_norm(statistics: Any, moves: float) -> Rule:
         beta_bar_dot = opened_parameter(row, state, GRADIENT_DOT, SECOND, KEEPS_SECOND, row[WIDTH], zero)
         share = moves / state[BATCH]
         for j in range(row[WIDTH]):
-            mean, rest, deviation = statistics(row, state, z, j)
-            z_total, z_along = _sums(z, z_dot, j, mean, rest, deviation)
-            total, dot = _sums(z, a_bar, j, mean, rest, deviation)
-            total_dot, dot_dot = _sums(z, a_bar_dot, j, mean, rest, deviation)
+            found = statistics(row, state, z, j)
+            z_total, z_along = _sums(z, z_dot, j, found)
+            total, dot = _sums(z, a_bar, j, found)
+            total_dot, dot_dot = _sums(z, a_bar_dot, j, found)
             for i in range(state[BATCH]):
-                normal = ((z[i, j] - mean) - rest) / deviation
-                dot_dot += a_bar[i, j] * ((z_dot[i, j] - share * z_total - normal * (share * z_along)) / deviation)
+                normal = _normal(z, i, j, found)
+                normal_dot = _projected(z_dot[i, j], normal, share * z_total, share * z_along) / _deviation(found)
+                dot_dot += a_bar[i, j] * normal_dot
             gamma_bar_dot[j] += dot_dot
             beta_bar_dot[j] += total_dot
-            scale = gamma[j] / deviation
-            scale_dot = (gamma_dot[j] - scale * (share * z_along)) / deviation
+            scale = gamma[j] / _deviation(found)
+            scale_dot = (gamma_dot[j] - scale * (share * z_along)) / _deviation(found)
             for i in range(state[BATCH]):
-                normal = ((z[i, j] - mean) - rest) / deviation
-                normal_dot = (z_dot[i, j] - share * z_total - normal * (share * z_along)) / deviation
-                inner = a_bar[i, j] - share * total - normal * (share * dot)
-                inner_dot = a_bar_dot[i, j] - share * total_dot - normal_dot * (share * dot)
-                inner_dot -= normal * (share * dot_dot)
+                normal = _normal(z, i, j, found)
+                normal_dot = _projected(z_dot[i, j], normal, share * z_total, share * z_along) / _deviation(found)
+                inner = _projected(a_bar[i, j], normal, share * total, share * dot)
+                inner_dot = _projected(a_bar_dot[i, j], normal, share * total_dot, share * dot_dot)
+                inner_dot -= normal_dot * (share * dot)
                 z_bar_dot[i, j] += scale_dot * inner + scale * inner_dot
 
     return Rule(forward, tangent, reverse, reverse_tangent)
-
-
-@compiled
-def _sums(z, numbers, j, mean, rest, deviation):
-    """Of the numbers of a unit, and of their products with normalised values."""
-    total, dot = 0.0, 0.0
-    for i in range(z.shape[0]):
-        total += numbers[i, j]
-        dot += numbers[i, j] * (((z[i, j] - mean) - rest) / deviation)
-    return total, dot
 
 
 BATCH_NORM = _batch_norm(_of_batch, 1.0)
