@@ -21,6 +21,9 @@ from difflab.study.measures import contest
 from difflab.study.referee import Entry, Failed, Ground, hold
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+"""Of JAX, where tests before have loaded it: contenders are forked, and become other programs at once."""
+
 TRIALS = campaigns.size("DIFFLAB_AA_TRIALS", 1)
 FALSE_CLAIMS = 0.05
 """Share of comparisons of a kernel with itself in which a difference may be claimed."""

@@ -289,6 +289,7 @@ def test_without_room_for_threads_the_caller_makes_all(monkeypatch):
 
 @compiled_only
 @shared_at_once
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Of JAX, where tests before have loaded it.
 def test_a_forked_process_has_helpers_of_its_own():
     arguments = problem("smooth", 33, "float64")
     prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])

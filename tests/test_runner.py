@@ -419,15 +419,17 @@ def command(path, results):
     return [sys.executable, "-m", "difflab", "run", str(path), "--results", str(results)]
 
 
+LISTENING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Jobs in the background ignore it, and what they start too.
+runpy.run_module("difflab", run_name="__main__", alter_sys=True)
+"""
+
+
 def started(path, results):
     """A run in a process of its own, once its first row is in the store."""
-    process = subprocess.Popen(
-        command(path, results),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  Jobs in the background ignore it.
-    )
+    listening = [sys.executable, "-c", LISTENING, *command(path, results)[3:]]
+    process = subprocess.Popen(listening, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while "/4]" not in process.stderr.readline():
         assert process.poll() is None
     return process

@@ -218,7 +218,7 @@ def checked(seeds: dict[str, int], around: str = "CHECK", **environment: str) ->
 
 def test_kernels_stay_within_their_arrays():
     """Places are those of either precision; to compile both takes twice the time."""
-    assert checked({"float64": 20}, NUMBA_BOUNDSCHECK="1") == "checked 1 0\n"
+    assert checked({"float64": 8}, NUMBA_BOUNDSCHECK="1") == "checked 1 0\n"
 
 
 COVERAGE = """
