@@ -139,7 +139,7 @@ def cores(threads: int) -> list[int]:
 def _begin(bound_to: list[int]) -> None:
     """In the child before anything is loaded: threads that libraries start on import are bound with it.
 
-    It is stopped at once, and ends with the referee even if that ends first.
+    It ends with the referee even if it is stopped before it has begun.
     """
     os.sched_setaffinity(0, bound_to)
     process.end_with_parent()

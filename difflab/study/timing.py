@@ -1,4 +1,4 @@
-"""Honest timing: contenders take turns in random order, in calibrated repeats, and what others take is not counted."""
+"""Honest timing: contenders take turns in random order, in calibrated repeats, without what others take of one core."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _undisturbed(call: Callable[[], object], n: int) -> float:
 
 
 def sample(call: Callable[[], object], n: int) -> float:
-    """Seconds of one call, of ``n`` in a row, without those that other programs had the processor."""
+    """Seconds of one call, of ``n`` in a row, without those that other programs had the one core of this process."""
     came, displaced, started = perf_counter(), displaced_seconds(), perf_counter()
     for _ in range(n):
         call()
