@@ -9,6 +9,7 @@ from test_modes import NETS, each_kind, problem
 
 import difflab as dl
 from difflab.backends.backprop import PreparedBackprop
+from difflab.primitives.activations import ACTIVATIONS
 
 
 OPTIONS = [{}, {"dtype": "float32"}, {"threads": 2}, {"mode": "reproducible"}]
@@ -148,3 +149,30 @@ def test_arrays_and_workspace_live_as_long_as_the_calls():
         value, gradient = bound.value_and_gradient()
         assert (value, gradient.tobytes()) == (expected[0], expected[1].tobytes())
     assert len(scribbled) == 200
+
+
+def failing(z: float) -> float:
+    if z > 100.0:
+        raise ValueError("planted")
+    return z
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 2}], ids=str)
+def test_after_an_error_in_a_rule_they_begin_at_their_arrays_again(monkeypatch, options):
+    """Samples come from amidst an array, so that reading on from where an error was met would give a number."""
+    row = dl.Activation("failing", expression=lambda m, z: z, value=failing, derivative=lambda z: 1.0)
+    monkeypatch.setitem(ACTIVATIONS, "failing", row)
+    net, rng = dl.MLP(2, [dl.Dense(2, "failing"), dl.Dense(2)]), np.random.default_rng(0)
+    theta, x, y = net.init(0), rng.normal(size=(9000, 2))[3000:6000], rng.integers(2, size=3000)
+    prepared = dl.Backprop(**options).prepare(net)
+    bound, good = prepared.bound_to(theta, x, y), x[2500].copy()
+    value, gradient = prepared.value_and_gradient(theta, x, y)
+    for call in (bound.value, bound.value_and_gradient):
+        x[2500] = 1e6 * np.sign(theta[:2])
+        with pytest.raises((ArithmeticError, ValueError), match="rule raised an error in one of several|planted"):
+            call()
+        x[2500] = good
+        assert bound.value() == pytest.approx(value, rel=1e-13)
+        found = bound.value_and_gradient()
+        assert found[0] == pytest.approx(value, rel=1e-13)
+        np.testing.assert_allclose(found[1], gradient, rtol=1e-11, atol=1e-13)

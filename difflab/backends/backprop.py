@@ -149,7 +149,7 @@ class PreparedBackprop(Prepared):
         at_leisure.value_and_gradient()
         if len(x) > self._most_at_once or not self._can_be_read(theta, x, y, out):
             return at_leisure
-        given = {"THETA": theta, "X": x, "Y": y, "GRADIENT": out, "TOTAL": len(x), "IS_CLASSES": y.ndim == 1}
+        given = {"THETA": theta, "HELD_X": x, "Y": y, "HELD_GRADIENT": out, "TOTAL": len(x), "IS_CLASSES": y.ndim == 1}
         loss, gradient = (self._again(sweep, given) for sweep in ("value", "value_and_gradient"))
 
         def value() -> float:
@@ -164,12 +164,12 @@ class PreparedBackprop(Prepared):
 
     def _again(self, sweep: str, given: dict[str, Any]) -> Callable[[], float]:
         """A sweep with words of its own for a plan's state."""
-        plan = self._plan(KINDS[sweep], len(given["X"]))
+        plan = self._plan(KINDS[sweep], given["TOTAL"])
         arrays = [value for value in given.values() if isinstance(value, ndarray)]
         plan = replace(plan, words=plan.words.copy(), memory=(*plan.memory, *arrays))
         self._set(plan.words, given)
         door, zero = self._sweeps.door(getattr(self._sweeps, f"{sweep}_again"), self.backend.dtype), self._dtype.type(0)
-        place, crew, samples = plan.words.ctypes.data, self._crew, len(given["X"])
+        place, crew, samples = plan.words.ctypes.data, self._crew, given["TOTAL"]
 
         def again() -> float:
             if crew:

@@ -43,9 +43,12 @@ X_DOT_STEP, X_BAR_STEP, GRADIENT_STEP = range(30, 33)
 ONLY_BATCH, DIVISOR = range(33, 35)
 """The one number of samples there is room for, or 0; what losses are divided by if not by their number, or 0."""
 
-PRODUCT, RUN, CREW, PARTNERS, RESULT, N_STATE = range(35, 41)
+PRODUCT, RUN, CREW, PARTNERS, RESULT = range(35, 40)
 """Addresses of the code that makes products of matrices, and of that which runs a plan; of a crew, 0 without one, and
 of the plans for chunks of samples; the word for what these add up to, or 0 for their losses alone."""
+
+HELD_X, HELD_GRADIENT, N_STATE = range(40, 43)
+"""Where the samples of a bound call begin, and its gradient: a run that ended with an error has moved on."""
 
 FORWARD, TANGENT, REVERSE, REVERSE_TANGENT, INPUT, INPUT_WIDTH, OTHER, OUTPUT, WIDTH = range(9)
 """Words of a row: addresses of its rules, and columns of two inputs and of the value it makes."""

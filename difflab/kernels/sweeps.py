@@ -23,6 +23,8 @@ from difflab.kernels.layout import (
     GRADIENT,
     GRADIENT_DOT,
     GRADIENT_STEP,
+    HELD_GRADIENT,
+    HELD_X,
     IS_CLASSES,
     IS_FIRST,
     ITEM,
@@ -246,7 +248,7 @@ def hvp(plan, theta, x, y, theta_dot, out):
 @compiled
 def _held(plan, zero):
     """Theta and the samples at the addresses that a plan has."""
-    return array(plan[THETA], plan[N_PARAMS], zero), matrix(plan[X], plan[TOTAL], plan[N_INPUTS], zero)
+    return array(plan[THETA], plan[N_PARAMS], zero), matrix(plan[HELD_X], plan[TOTAL], plan[N_INPUTS], zero)
 
 
 @compiled
@@ -270,24 +272,18 @@ def value_again(address, size, zero):
     plan = words(address, size)
     theta, x = _held(plan, zero)
     if plan[IS_CLASSES] != 0:
-        loss = _value(plan, theta, x, _classes(plan))
-    else:
-        loss = _value(plan, theta, x, _targets(plan, zero))
-    plan[X] = address_of(x)
-    return loss
+        return _value(plan, theta, x, _classes(plan))
+    return _value(plan, theta, x, _targets(plan, zero))
 
 
 def value_and_gradient_again(address, size, zero):
     """The loss and the gradient at such arrays, into one; otherwise as :func:`value_and_gradient`."""
     plan = words(address, size)
     theta, x = _held(plan, zero)
-    out = array(plan[GRADIENT], plan[N_PARAMS], zero)
+    out = array(plan[HELD_GRADIENT], plan[N_PARAMS], zero)
     if plan[IS_CLASSES] != 0:
-        loss = _value_and_gradient(plan, theta, x, _classes(plan), out)
-    else:
-        loss = _value_and_gradient(plan, theta, x, _targets(plan, zero), out)
-    plan[X], plan[GRADIENT] = address_of(x), address_of(out)
-    return loss
+        return _value_and_gradient(plan, theta, x, _classes(plan), out)
+    return _value_and_gradient(plan, theta, x, _targets(plan, zero), out)
 
 
 def run(plan, zero):
