@@ -123,12 +123,21 @@ def hold(
         own = _gradients(runners, Path(folder), "own")
         judge(own, own if ground.certified is None else _gradients(runners, Path(folder), "certified"))
         cost = sum(runner.ask("calibrate")["turn_seconds"] for runner in runners.values())
-        for _ in range(min(MAX_ROUNDS, max(MIN_ROUNDS, int(budget_seconds / cost)))):
-            for name in rng.permutation(list(runners)):
+        rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, int(budget_seconds / cost)))
+        for order in orders([entry.name for entry in entries], rounds, rng):
+            for name in order:
                 records[name].turns.append(runners[name].ask("turn"))
         for name, runner in runners.items():
             records[name].figures |= runner.ask("finish")
         return records
+
+
+def orders(names: Sequence[str], rounds: int, rng: np.random.Generator) -> Iterator[list[str]]:
+    """The order of every round, at random, and every other time backwards: all go first equally often, or last."""
+    order: list[str] = []
+    for number in range(rounds):
+        order = order[::-1] if number % 2 else [names[i] for i in rng.permutation(len(names))]
+        yield order
 
 
 def cores(threads: int) -> list[int]:

@@ -6,10 +6,12 @@ certify, the first samples are, and at the whole batch both methods have to agre
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from difflab.backends import Backend, Backprop
@@ -92,7 +94,7 @@ def run(cell: Cell, reference: Reference, command: tuple[str, ...] = referee.COM
             entries,
             Ground(cell.task.network, own, None if is_whole else certified, threads),
             judge,
-            np.random.default_rng(cell.task.seed),
+            drawn_for(cell),
             BUDGET_SECONDS,
             SHARE_OF_LIMIT * cell.limit_seconds,
         )
@@ -101,6 +103,12 @@ def run(cell: Cell, reference: Reference, command: tuple[str, ...] = referee.COM
     except Failed as error:
         return row | {"status": error.status, "reason": f"{error.who}: {error.reason}"}
     return row | {"status": reference_status(reference)} | columns(records)
+
+
+def drawn_for(cell: Cell) -> np.random.Generator:
+    """Random numbers of this cell alone, from its seed: else every cell would have the same order."""
+    declaration = hashlib.sha256(msgspec.json.encode(cell, order="deterministic")).digest()
+    return np.random.default_rng([cell.task.seed, *declaration])
 
 
 def unfit(backend: Backend) -> str | None:
