@@ -3,8 +3,9 @@
     DIFFLAB_COSTS=1 DIFFLAB_CAMPAIGN_RESULTS=results/campaigns python -m pytest tests/test_costs.py
 
 Nothing is asserted about seconds. Functions are timed in compiled loops over numbers that lie in the cache, beside the
-same loops with the functions of the C library, taking turns; a call where there is next to nothing to compute, beside
-one of nothing; a first gradient in a process that starts with code that is kept.
+same loops with the functions of the C library, taking turns; products of matrices by own loops beside those by BLAS; a
+call where there is next to nothing to compute, beside one of nothing; a first gradient in a process that starts with
+code that is kept.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from itertools import product
 import campaigns
 import numpy as np
 import pytest
+from test_products import compiled as compiled_product
 from test_vector_math import NAMES, PRECISIONS, compiled, domain, over
 
 import difflab as dl
+from difflab.blas import ONE_THREAD
+from difflab.kernels.products import scratch_size
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.study.timing import contest
 
@@ -30,6 +34,11 @@ pytestmark = pytest.mark.skipif(os.environ.get("DIFFLAB_COSTS") != "1", reason="
 N = 4096
 """Numbers of an array, which the nearest cache holds."""
 PROCESSES = 7
+LAYERS = [
+    (1, 8, 8), (32, 8, 8), (128, 32, 32), (128, 64, 32), (256, 128, 10), (256, 256, 128), (256, 784, 256),
+    (512, 512, 512), (1024, 784, 256), (640, 640, 640), (768, 768, 768), (1024, 784, 1024), (1024, 1024, 1024),
+]  # fmt: skip
+"""Samples, inputs and outputs of layers, by the size of their products."""
 FIRST_GRADIENT = """
 import time
 started = time.perf_counter()
@@ -80,6 +89,47 @@ def of_call(dtype: str) -> dict[str, float]:
     return {f"{name}_microseconds": round(1e6 * timing.seconds, 3) for name, timing in found.items()}
 
 
+def call_of(maker: str, dtype: str, shape: tuple[int, int, int], turns: tuple[bool, bool]):
+    """A product of arrays of its own, by own loops or by BLAS; no call of Python's looks at them."""
+    rows, columns, terms = shape
+    rng, function = np.random.default_rng(0), compiled_product(maker, dtype)
+    left, right = (rng.normal(size=size).astype(dtype) for size in (rows * terms, terms * columns))
+    out, scratch = np.empty(rows * columns, dtype), np.empty(scratch_size(columns, terms), dtype)
+    given = left.ctypes.data, int(turns[0]), right.ctypes.data, int(turns[1]), *shape, scratch.ctypes.data
+    arguments = out.ctypes.data, 0, 0, *given, out.dtype.type(0)
+    kept = left, right, out, scratch
+    return lambda: function(*arguments) if kept else None
+
+
+def of_product(dtype: str, shape: tuple[int, int, int], turns: tuple[bool, bool]) -> dict[str, float]:
+    contenders = {maker: call_of(maker, dtype, shape, turns) for maker in ("in order, fused", "by BLAS")}
+    found = contest(contenders, np.random.default_rng(0), 0.3).timings
+    own, blas = (found[maker].seconds for maker in contenders)
+    return {
+        "own_gflops": round(2e-9 * math.prod(shape) / own, 2),
+        "blas_gflops": round(2e-9 * math.prod(shape) / blas, 2),
+        "ratio": round(blas / own, 3),
+    }
+
+
+def products() -> dict[str, dict[str, float]]:
+    """Of a layer's forward sweep, of the gradient of its weights and of that of its inputs, on one thread.
+
+    The products are of so many numbers as stand before and behind the limit from which on BLAS makes them.
+    """
+    found = {}
+    with ONE_THREAD:
+        for dtype, (batch, n_in, n_out) in product(PRECISIONS, LAYERS):
+            kinds = {
+                "forward": ((batch, n_out, n_in), (False, True)),
+                "of weights": ((n_out, n_in, batch), (True, False)),
+                "of inputs": ((batch, n_in, n_out), (False, False)),
+            }
+            for kind, (shape, turns) in kinds.items():
+                found[f"{dtype} {batch} {n_in} {n_out} {kind}"] = of_product(dtype, shape, turns)
+    return found
+
+
 def of_start() -> dict[str, float]:
     """Medians over processes, of which the first, which may compile, is left out."""
     command = [sys.executable, "-c", FIRST_GRADIENT]
@@ -92,6 +142,7 @@ def test_costs():
     figures = {
         "functions": {" ".join(case): of_function(*case) for case in product(NAMES, PRECISIONS)},
         "call": {dtype: of_call(dtype) for dtype in PRECISIONS},
+        "products": products(),
         "second_process": of_start(),
     }
     assert all(math.isfinite(found["ratio"]) for found in figures["functions"].values())

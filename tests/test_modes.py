@@ -220,7 +220,7 @@ WIDE = [dl.Dense(8, "tanh"), dl.Dense(8)]
 
 @pytest.mark.parametrize("layers", [WIDE, [*WIDE, dl.Dropout(0.5, seed=1)], [*WIDE, dl.BatchNorm()]], ids=str)
 def test_blas_has_one_thread_from_the_first_product_that_may_be_its_own(monkeypatch, layers):
-    monkeypatch.setattr(plans, "OWN_TERMS", 64 * 20)
+    monkeypatch.setattr(plans, "most_own_terms", lambda item: 64 * 20)
     prepared, held = dl.Backprop().prepare(net := dl.MLP(8, layers)), []
     swept = prepared._swept
 

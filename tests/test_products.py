@@ -271,7 +271,7 @@ def test_random_shapes_are_right(maker, dtype):
 @each_dtype
 def test_the_faster_of_both_is_right_on_both_sides_of_its_limit(monkeypatch, dtype):
     limit = 9 * 20 * 30
-    monkeypatch.setattr(products, "OWN_TERMS", limit)
+    monkeypatch.setattr(products, "most_own_terms", lambda item: limit)
     faster = machine_code(products.product.__wrapped__(np.dtype(dtype).itemsize, False), dtype)
     monkeypatch.setitem(globals(), "compiled", lambda maker, dtype: faster)
     for start, turns in product(STARTS[:4], TURNS):

@@ -62,7 +62,7 @@ from difflab.kernels.layout import (
     X_DOT,
     words,
 )
-from difflab.kernels.products import OWN_TERMS, product, scratch_size
+from difflab.kernels.products import most_own_terms, product, scratch_size
 from difflab.kernels.rules import RULES, Kind, Rule, Step
 from difflab.kernels.sweeps import NUMBERS, run_plan
 from difflab.kernels.target import address, inlined
@@ -137,8 +137,9 @@ def needs_all_samples(program: Program) -> bool:
 
 def samples_for_blas(program: Program, dtype: str) -> float:
     """Samples of a batch from which a product of the sweeps is one for BLAS; infinite if none ever is."""
-    least = OWN_TERMS // max(_weights(program), default=1) + 1
-    tile = _tile(program, sum(program.widths), np.dtype(dtype).itemsize)
+    item = np.dtype(dtype).itemsize
+    least = most_own_terms(item) // max(_weights(program), default=1) + 1
+    tile = _tile(program, sum(program.widths), item)
     return least if needs_all_samples(program) or tile >= least else math.inf
 
 

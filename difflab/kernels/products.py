@@ -38,9 +38,6 @@ DEPTH = 128
 HEIGHT = 96
 """Rows that are gone through at a time: so many, of ``DEPTH`` terms, stay in the second cache."""
 
-OWN_TERMS = 1 << 28
-"""Up to so many products of numbers own loops are about as fast as BLAS, or faster."""
-
 ALIAS = 1024
 """Rows at multiples of so many bytes meet in a few sets of the first cache."""
 
@@ -365,6 +362,11 @@ def in_plain_python() -> Any:
     return multiply
 
 
+def most_own_terms(item: int) -> int:
+    """Up to so many products of numbers of so many bytes, gradients by own loops take no longer than those by BLAS."""
+    return 1 << 24 if item == 8 else 1 << 28
+
+
 @cache
 def product(item: int, reproducible: bool) -> Any:
     """The function that makes a product: in order, or the faster of own loops and BLAS.
@@ -379,10 +381,10 @@ def product(item: int, reproducible: bool) -> Any:
     own = in_order(item, not reproducible)
     if reproducible:
         return own.py_func
-    blas = by_blas(item)
+    blas, most = by_blas(item), most_own_terms(item)
 
     def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
-        if rows * columns * terms <= OWN_TERMS:
+        if rows * columns * terms <= most:
             own(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero)
         else:
             blas(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero)

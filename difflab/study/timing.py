@@ -19,7 +19,7 @@ WAIT_SECONDS = 0.1
 """What schedulers let programs wait for one another is rarely more."""
 MOST_WAITED = 0.05
 """Share of the time of timing that threads may have waited for others to run before a row is flagged."""
-MIN_ROUNDS, MAX_ROUNDS = 3, 41
+MIN_ROUNDS, MAX_ROUNDS = 5, 41
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def contest(contenders: dict[str, Callable[[], object]], rng: np.random.Generato
     ----------
     contenders : calls without arguments, by name
     rng : decides the order in every round
-    budget_seconds : rounds stop being added beyond it, though each contender runs at least four times in all
+    budget_seconds : rounds stop being added beyond it, though each contender runs at least six times in all
     """
     counts = {name: repeats(call) for name, call in contenders.items()}
     cost = sum(n * seconds for n, seconds in counts.values())
