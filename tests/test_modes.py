@@ -232,7 +232,24 @@ def test_blas_has_one_thread_from_the_first_product_that_may_be_its_own(monkeypa
     for batch in (20, 21):
         prepared.input_gradient(*naive.random_problem(net, np.random.default_rng(0), batch))
     assert held == [False, True]
-    assert (prepared._most_at_once, ONE_THREAD.is_held) == (20, False)
+    assert (prepared._least_for_blas, ONE_THREAD.is_held) == (21, False)
+
+
+@pytest.mark.parametrize("batch", [20, 21])
+def test_sweeps_that_are_one_call_hold_back_the_threads_of_blas_as_well(monkeypatch, batch):
+    monkeypatch.setattr(plans, "most_own_terms", lambda item: 64 * 20)
+    prepared, held = dl.Backprop().prepare(net := dl.MLP(8, WIDE)), []
+    arguments = naive.random_problem(net, np.random.default_rng(0), batch)
+    expected = dl.Backprop(mode="reproducible").prepare(net).value_and_gradient(*arguments)
+    prepared.value_and_gradient(*arguments)
+    for ndim, door in prepared._doors["value_and_gradient"].items():
+        noting = lambda *given, door=door: held.append(ONE_THREAD.is_held) or door(*given)  # noqa: E731
+        monkeypatch.setitem(prepared._doors["value_and_gradient"], ndim, noting)
+    for call in (prepared.value_and_gradient, lambda *given: prepared.bound_to(*given).value_and_gradient()):
+        value, gradient = call(*arguments)
+        assert value == pytest.approx(expected[0], rel=1e-13)
+        np.testing.assert_allclose(gradient, expected[1], rtol=1e-11, atol=1e-14)
+    assert set(held) == {batch == 21}
 
 
 def test_blas_has_its_threads_back_when_the_last_is_done(monkeypatch):

@@ -147,7 +147,7 @@ class PreparedBackprop(Prepared):
             out = np.empty(self.net.n_params, self._dtype)
         at_leisure = Bound(lambda: self.value(theta, x, y), lambda: self.value_and_gradient(theta, x, y, out))
         at_leisure.value_and_gradient()
-        if len(x) > self._most_at_once or not self._can_be_read(theta, x, y, out):
+        if len(x) >= self._least_for_blas or not self._can_be_read(theta, x, y, out):
             return at_leisure
         given = {"THETA": theta, "HELD_X": x, "Y": y, "HELD_GRADIENT": out, "TOTAL": len(x), "IS_CLASSES": y.ndim == 1}
         loss, gradient = (self._again(sweep, given) for sweep in ("value", "value_and_gradient"))
@@ -207,20 +207,23 @@ class PreparedBackprop(Prepared):
             if other.__class__ is not ndarray:
                 return math.nan
         try:
-            if not 0 < len(x) <= self._most_at_once:
+            if not len(x):
                 return math.nan
             if self._crew:
                 self._crew.wake(len(x))
-            return self._doors[sweep][y.ndim](self._words[sweep], theta, x, y, *others)
+            door, words = self._doors[sweep][y.ndim], self._words[sweep]
+            if len(x) < self._least_for_blas:
+                return door(words, theta, x, y, *others)
+            with ONE_THREAD:
+                return door(words, theta, x, y, *others)
         except TypeError:
             return math.nan
         except KeyError:
             return self._at_once(sweep, theta, x, y, *others) if self._open(sweep, y.ndim) else math.nan
 
     def _open(self, sweep: str, ndim: int) -> bool:
-        """Have a sweep at hand, for targets in rows (2) or as indices of classes (1), if one call of it is all."""
-        takes = (2, 1) if LOSSES[self.net.loss].accepts_classes else (2,)
-        if not self._most_at_once or ndim not in takes:
+        """Have a sweep at hand, for targets in rows (2) or as indices of classes (1), if the loss takes such."""
+        if ndim not in ((2, 1) if LOSSES[self.net.loss].accepts_classes else (2,)):
             return False
         door = self._sweeps.door(getattr(self._sweeps, sweep), self.backend.dtype, "rows" if ndim == 2 else "classes")
         self._doors.setdefault(sweep, {})[ndim] = self._picky(door) if self._sweeps.TAKES_ALL else door
@@ -383,11 +386,6 @@ class PreparedBackprop(Prepared):
                 raise ValueError(f"{row.name} must have a second derivative for a Hessian, got none; register one")
             if row is not None and row.is_learnable and not (row.mixed_derivative and row.parameter_second_derivative):
                 raise ValueError(f"{row.name} must have second derivatives in its parameter for a Hessian, got none")
-
-    @cached_property
-    def _most_at_once(self) -> float:
-        """Samples of a batch for which one call of a sweep is all there is to do."""
-        return self._least_for_blas - 1
 
     @cached_property
     def _least_for_blas(self) -> float:

@@ -364,7 +364,7 @@ def in_plain_python() -> Any:
 
 def most_own_terms(item: int) -> int:
     """Up to so many products of numbers of so many bytes, gradients by own loops take no longer than those by BLAS."""
-    return 1 << 24 if item == 8 else 1 << 28
+    return 1 << 25 if item == 8 else 1 << 28
 
 
 @cache
