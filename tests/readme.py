@@ -99,6 +99,52 @@ def peers_table(committed: bool = True) -> str:
     return "\n".join([*tables.fastest_others(rows), "", recorded_machine("peers", committed), ""])
 
 
+AIMS = {
+    ("4-8-8-3", 1): 10.0,
+    ("4-8-8-3", 32): 6.0,
+    ("64-32-32-10", 128): 2.0,
+    ("64-" + 16 * "32-" + "10", 128): 2.0,
+    ("784-256-128-10", 256): 1.2,
+    ("784-1024-1024-10", 1024): 1.05,
+}
+"""How many times faster than the fastest other method Backprop should be, by network and batch."""
+
+LOWER_AIM = ("784-256-128-10", "float32", 1), 1.05
+"""Where another method is near what BLAS leaves over."""
+
+
+def aim(row: dict) -> float:
+    where, lower = LOWER_AIM
+    return lower if (row["network"], row["dtype"], row["threads"]) == where else AIMS[row["network"], row["batch"]]
+
+
+def nearest_others(rows: list[dict]) -> list[dict]:
+    """Of each network with its activation, dtype and threads, the row of the fastest other method."""
+    found: dict[tuple, dict] = {}
+    for row in rows:
+        if row.get("ratio") is not None and not row["method"].startswith("Backprop("):
+            key = row["network"], row["batch"], row["hidden"], row["dtype"], row["threads"]
+            found[key] = min(found.get(key, row), row, key=lambda each: each["ratio"])
+    return list(found.values())
+
+
+def aims_table(committed: bool = True) -> str:
+    """What was aimed at beside what was reached, network by network, and how many cells waited for others."""
+    if not (rows := nearest_others(recorded_rows("peers", committed))):
+        return NOT_MEASURED
+    lines = []
+    for network, batch in AIMS:
+        mine = [row for row in rows if (row["network"], row["batch"]) == (network, batch)]
+        ratios = [tables.number(row["ratio"]) for row in sorted(mine, key=lambda row: row["ratio"])]
+        reached = sum(row["ratio"] >= aim(row) for row in mine)
+        aims = " or ".join(f"{each:g}" for each in sorted({aim(row) for row in mine}))
+        name = tables.layer_words({"network": network})[0]
+        lines.append([f"{name} batch {batch}", aims, ratios[0], ratios[-1], f"{reached} of {len(mine)}"])
+    waited = sum(bool(row["contended"]) for row in rows)
+    said = f"In {waited} of these {len(rows)} contests one of the two waited for more than 5 % of its turns.\n"
+    return markdown(["network", "aim", "least", "largest", "reached"], lines) + "\n" + said
+
+
 def operation_examples() -> dict[str, dl.MLP]:
     """The smallest network that has each operation."""
     two = dl.Dense(2)
@@ -197,6 +243,7 @@ if __name__ == "__main__":
         "agreement table": agreement_table(committed=False),
         "certified table": certified_table(committed=False),
         "peers table": peers_table(committed=False),
+        "aims table": aims_table(committed=False),
         "support table": support_table(),
         "activation table": activation_table(),
         "loss table": loss_table(),

@@ -18,6 +18,7 @@ from readme import (
     SUPPORTED,
     activation_table,
     agreement_table,
+    aims_table,
     certified_table,
     code_blocks,
     example_output,
@@ -59,6 +60,7 @@ TABLES = {
     "agreement table": agreement_table,
     "certified table": certified_table,
     "peers table": peers_table,
+    "aims table": aims_table,
 }
 
 
@@ -264,6 +266,13 @@ def test_recorded_backprop_takes_at_most_twice_the_time_of_handwritten_numpy():
     row = row_of("64-32-10", "Backprop('float64')")
     assert row["batch"] == 128
     assert row["gradient_seconds"] <= 2 * row["handwritten_seconds"]
+
+
+def test_the_bound_of_cheap_gradients_is_kept_wherever_times_are_recorded():
+    rows = [row for row in recorded_rows("speed") if row["method"].startswith("Backprop(") and row["status"] == "ok"]
+    assert len(rows) > 100
+    assert max(row["gradient_seconds"] / row["primal_seconds"] for row in rows) <= 3
+    assert max(row["hvp_seconds"] / row["gradient_seconds"] for row in rows if row.get("hvp_seconds")) <= 4
 
 
 def test_claims_between_a_kernel_and_itself_are_those_of_the_record():
