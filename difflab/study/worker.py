@@ -39,7 +39,7 @@ from difflab.study.measures.subject import Subject
 from difflab.study.process import answers, end_with, peak_bytes
 
 
-OUT_OF_MEMORY = ("MemoryError", "Memory allocation", "failed to map", "Cannot allocate")
+OUT_OF_MEMORY = ("MemoryError", "Memory allocation", "failed to map", "Cannot allocate", "return without exception set")
 """Words of what met its limit where it could not say so itself."""
 
 OF_TASKS: dict[str, ModuleType] = {"condition": condition, "agreement": agreement}
