@@ -2,19 +2,23 @@
 
     DIFFLAB_COSTS=1 DIFFLAB_CAMPAIGN_RESULTS=results/campaigns python -m pytest tests/test_costs.py
 
-Nothing is asserted about seconds. Functions are timed in compiled loops over numbers that lie in the cache, beside the
-same loops with the functions of the C library, taking turns; products of matrices by own loops beside those by BLAS; a
-call where there is next to nothing to compute, beside one of nothing; a first gradient in a process that starts with
-code that is kept.
+The campaign asserts nothing about seconds; what is said of them is held against the record. Functions are timed in
+compiled loops over numbers that lie in the cache, beside the same loops with the functions of the C library, taking
+turns; products of matrices by own loops beside those by BLAS; a call where there is next to nothing to compute, beside
+one of nothing; a first gradient in a process that starts with code that is kept.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
 import sys
+from functools import cache
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import campaigns
 import numpy as np
@@ -24,12 +28,10 @@ from test_vector_math import NAMES, PRECISIONS, compiled, domain, over
 
 import difflab as dl
 from difflab.blas import ONE_THREAD
-from difflab.kernels.products import scratch_size
+from difflab.kernels.products import most_own_terms, scratch_size
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.study.timing import contest
 
-
-pytestmark = pytest.mark.skipif(os.environ.get("DIFFLAB_COSTS") != "1", reason="a campaign: set DIFFLAB_COSTS=1")
 
 N = 4096
 """Numbers of an array, which the nearest cache holds."""
@@ -138,6 +140,7 @@ def of_start() -> dict[str, float]:
     return {"first_gradient_seconds": round(whole, 3), "of_them_to_import_numpy": round(numpy_alone, 3)}
 
 
+@pytest.mark.skipif(os.environ.get("DIFFLAB_COSTS") != "1", reason="a campaign: set DIFFLAB_COSTS=1")
 def test_costs():
     figures = {
         "functions": {" ".join(case): of_function(*case) for case in product(NAMES, PRECISIONS)},
@@ -147,3 +150,34 @@ def test_costs():
     }
     assert all(math.isfinite(found["ratio"]) for found in figures["functions"].values())
     campaigns.record("costs", figures)
+
+
+# --- what is said of them
+
+
+@cache
+def recorded() -> dict[str, Any]:
+    return json.loads((Path(__file__).parents[1] / "results/campaigns/costs.json").read_text())["figures"]
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_a_call_takes_a_microsecond_beyond_next_to_no_arithmetic(dtype):
+    call = recorded()["call"][dtype]
+    assert call["bound_microseconds"] - call["nothing_microseconds"] <= 1.0
+
+
+def test_every_function_is_at_least_twice_as_fast_as_the_library():
+    assert min(found["ratio"] for found in recorded()["functions"].values()) >= 2
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_own_loops_make_products_up_to_where_blas_is_as_fast(dtype):
+    limit, small, middle, large = most_own_terms(np.dtype(dtype).itemsize), [], [], []
+    for name, found in recorded()["products"].items():
+        of, *sizes = name.split()[:4]
+        if of == dtype:
+            terms = math.prod(map(int, sizes))
+            (small if terms <= 1 << 20 else middle if terms <= limit else large).append(found["ratio"])
+    assert np.median(small) >= 1.1
+    assert np.median(middle) >= 0.9
+    assert np.median(large) <= 1.0
