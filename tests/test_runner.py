@@ -17,7 +17,7 @@ from difflab import MLP, Backprop, FiniteDifference, reference_gradient
 from difflab.errors import MissingExtra
 from difflab.kernels import target
 from difflab.peers import Jacobi
-from difflab.study import process, runner, tables, worker
+from difflab.study import accounts, runner, tables, worker
 from difflab.study.cells import cells, certified_task, key, problem
 from difflab.study.measures import accuracy
 from difflab.study.measures.subject import Subject
@@ -191,10 +191,10 @@ def test_figures_that_could_not_be_made_leave_no_row(tmp_path, monkeypatch):
 def test_memory_is_that_of_the_process_itself():
     """Not of the one it was started from, which may have held more."""
     held = np.ones(50_000_000)
-    code = "from difflab.study.process import peak_bytes; print(peak_bytes())"
+    code = "from difflab.study.accounts import peak_bytes; print(peak_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 10_000_000 < int(done.stdout) < held.nbytes
-    assert process.peak_bytes() > held.nbytes
+    assert accounts.peak_bytes() > held.nbytes
 
 
 def test_a_forecast_beyond_the_limit_is_a_row_that_says_so(tmp_path):

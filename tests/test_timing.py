@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difflab.study import process, timing
+from difflab.study import accounts, timing
 from difflab.study.timing import contest
 
 
@@ -156,32 +156,32 @@ def accounted(monkeypatch, tmp_path):
 
     def tell(waited, ran, all_ran):
         (tmp_path / "schedstat").write_text(f"{int(1e9 * ran)} {int(1e9 * waited)} 7\n")
-        monkeypatch.setattr(process, "ACCOUNT", tmp_path / "schedstat")
-        monkeypatch.setattr(process.time, "thread_time", lambda: ran)
-        monkeypatch.setattr(process.time, "process_time", lambda: all_ran)
+        monkeypatch.setattr(accounts, "ACCOUNT", tmp_path / "schedstat")
+        monkeypatch.setattr(accounts.time, "thread_time", lambda: ran)
+        monkeypatch.setattr(accounts.time, "process_time", lambda: all_ran)
 
     return tell
 
 
 def test_what_threads_of_its_own_ran_is_no_displacement(one_core, accounted):
     accounted(waited=3.0, ran=5.0, all_ran=5.0)
-    assert process.displaced_seconds() == 3.0
+    assert accounts.displaced_seconds() == 3.0
     accounted(waited=3.0, ran=5.0, all_ran=7.0)
-    assert process.displaced_seconds() == 1.0
+    assert accounts.displaced_seconds() == 1.0
 
 
 def test_on_more_cores_than_one_nothing_is_displaced(one_core, accounted, monkeypatch):
     accounted(waited=3.0, ran=5.0, all_ran=5.0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    assert process.displaced_seconds() == 0.0
+    assert accounts.displaced_seconds() == 0.0
 
 
 @pytest.mark.parametrize("text", ["", "1", "1 x 2"])
 def test_an_account_that_tells_nothing_is_0(one_core, monkeypatch, tmp_path, text):
-    monkeypatch.setattr(process, "ACCOUNT", tmp_path / "schedstat")
-    assert process.displaced_seconds() == 0.0
+    monkeypatch.setattr(accounts, "ACCOUNT", tmp_path / "schedstat")
+    assert accounts.displaced_seconds() == 0.0
     (tmp_path / "schedstat").write_text(text)
-    assert process.displaced_seconds() == 0.0
+    assert accounts.displaced_seconds() == 0.0
 
 
 def beside_another_program():
@@ -199,14 +199,14 @@ def beside_another_program():
 
 def test_beside_another_program_a_sample_is_what_the_processor_gave(one_core):
     """By the system's own account of this thread's time; once in some tries, for machines are displaced as well."""
-    if not accounts():
+    if not are_told():
         pytest.skip("the system does not tell how long threads wait")
     tries = [beside_another_program() for _ in range(3)]
     assert any(wall > 1.2 * ran and abs(found / ran - 1) < 0.1 for found, ran, wall in tries), tries
 
 
-def accounts():
+def are_told():
     try:
-        return int(Path(process.ACCOUNT).read_text().split()[0]) > 0
+        return int(Path(accounts.ACCOUNT).read_text().split()[0]) > 0
     except (OSError, ValueError, IndexError):
         return False

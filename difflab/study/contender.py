@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info
 
 from difflab.backends.contract import Prepared
 from difflab.peers import calls, gradient_of
-from difflab.study import process
+from difflab.study import accounts, child
 from difflab.study.declaration import PlacedNetwork, build_backend
 from difflab.study.timing import repeats, sample
 
@@ -81,17 +81,17 @@ class Contender:
 
     def turn(self) -> dict[str, Any]:
         """Seconds of one call of each kind, and of processor and waiting in all."""
-        wall, cpu, waited = perf_counter(), process_time(), process.waited_seconds()
+        wall, cpu, waited = perf_counter(), process_time(), accounts.waited_seconds()
         found = {name: self._sample(name) for name in self._calls}
         return found | {
             "wall": perf_counter() - wall,
             "cpu": process_time() - cpu,
-            "waited": max(0.0, process.waited_seconds() - waited),
+            "waited": max(0.0, accounts.waited_seconds() - waited),
         }
 
     def finish(self) -> dict[str, Any]:
         """The most memory held."""
-        return {"peak_bytes": process.peak_bytes()}
+        return {"peak_bytes": accounts.peak_bytes()}
 
     def _sample(self, name: str) -> float:
         call, n = self._calls[name], self._repeats[name]
@@ -112,9 +112,9 @@ class Contender:
 
 def main() -> None:
     """Answer one line after the other until there are no more."""
-    channel = process.answers()
+    channel = child.answers()
     assignment = msgspec.json.decode(sys.stdin.readline(), type=Assignment)
-    process.end_with(assignment.referee)
+    child.end_with(assignment.referee)
     contender = Contender(assignment)
     for line in sys.stdin:
         name, *arguments = json.loads(line)

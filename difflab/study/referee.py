@@ -22,7 +22,7 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from difflab.study import process
+from difflab.study import child
 from difflab.study.contender import Assignment
 from difflab.study.declaration import PlacedNetwork
 from difflab.study.provenance import worker_environment
@@ -151,7 +151,7 @@ def _begin(bound_to: list[int]) -> None:
     It ends with the referee even if it is stopped before it has begun.
     """
     os.sched_setaffinity(0, bound_to)
-    process.end_with_parent()
+    child.end_with_parent()
 
 
 def _gradients(names: Iterable[str], folder: Path, which: str) -> Gradients:

@@ -9,7 +9,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from difflab.study.process import displaced_seconds
+from difflab.study.accounts import displaced_seconds
 
 
 SAMPLE_SECONDS = 2e-3

@@ -22,7 +22,9 @@ from difflab.network import MLP
 from difflab.peers import Handwritten, calls, handwritten
 from difflab.reference import Reference
 from difflab.study import provenance
+from difflab.study.accounts import peak_bytes
 from difflab.study.cells import OF_TIME, Cell, Task, cast, problem
+from difflab.study.child import answers, end_with
 from difflab.study.declaration import build_backend
 from difflab.study.measures import (
     accuracy,
@@ -36,7 +38,6 @@ from difflab.study.measures import (
     swell,
 )
 from difflab.study.measures.subject import Subject
-from difflab.study.process import answers, end_with, peak_bytes
 
 
 OUT_OF_MEMORY = ("MemoryError", "Memory allocation", "failed to map", "Cannot allocate", "return without exception set")

@@ -11,7 +11,7 @@ import numpy as np
 from difflab.backends import Backprop, Certified, Prepared
 from difflab.backends.backprop import PreparedBackprop
 from difflab.peers import Handwritten, calls, handwritten
-from difflab.study import process
+from difflab.study import accounts
 from difflab.study.measures.subject import Subject
 from difflab.study.timing import MOST_WAITED, contest
 
@@ -30,9 +30,9 @@ def measure(subject: Subject) -> dict[str, Any]:
         **calls(prepared, *arguments),
         **second_order(prepared, arguments, subject.seed),
     }
-    waited, started = process.waited_seconds(), perf_counter()
+    waited, started = accounts.waited_seconds(), perf_counter()
     found = contest(contenders | _yardsticks(subject), np.random.default_rng(subject.seed), BUDGET_SECONDS)
-    waited_share = max(0.0, process.waited_seconds() - waited) / (perf_counter() - started)
+    waited_share = max(0.0, accounts.waited_seconds() - waited) / (perf_counter() - started)
     is_contended = found.cpu_share < CONTENDED_BELOW or waited_share > MOST_WAITED
     columns: dict[str, Any] = {"cpu_share": found.cpu_share, "waited_share": waited_share, "contended": is_contended}
     for name, timing in found.timings.items():
