@@ -18,6 +18,7 @@ from difflab.primitives.losses import LOSSES
 from difflab.study import tables
 from difflab.study.reading import read_study
 from difflab.study.report import machine
+from difflab.study.timing import MOST_WAITED
 
 
 ROOT = Path(__file__).parents[1]
@@ -141,7 +142,8 @@ def aims_table(committed: bool = True) -> str:
         name = tables.layer_words({"network": network})[0]
         lines.append([f"{name} batch {batch}", aims, ratios[0], ratios[-1], f"{reached} of {len(mine)}"])
     waited = sum(bool(row["contended"]) for row in rows)
-    said = f"In {waited} of these {len(rows)} contests one of the two waited for more than 5 % of its turns.\n"
+    share = f"{100 * MOST_WAITED:g} %"
+    said = f"In {waited} of these {len(rows)} contests one of the two waited for more than {share} of its turns.\n"
     return markdown(["network", "aim", "least", "largest", "reached"], lines) + "\n" + said
 
 
