@@ -16,10 +16,18 @@ import difflab as dl
 
 
 KERNELS = (
-    *("flags", "vector_math", "elementary", "target", "layout", "atomic", "products", "rules.rule", "rules.linear"),
-    *("rules.activation", "rules.add", "rules.affine", "rules.batch_norm", "rules.dropout", "rules.label_smoothing"),
+    *("flags", "vector_math", "elementary", "target", "layout", "loops", "atomic", "products", "rules.rule"),
+    *(
+        "rules.linear",
+        "rules.activation",
+        "rules.add",
+        "rules.affine",
+        "rules.batch_norm",
+        "rules.dropout",
+        "rules.label_smoothing",
+    ),
     *("rules.loss", "rules.maxout", "rules.multiply", "rules.penalty", "rules.softmax", "rules"),
-    *("sweeps", "crew", "threads", "plans"),
+    *("admission", "sweeps", "crew", "threads", "plans"),
 )
 """Where faults are planted, each after those that it imports."""
 

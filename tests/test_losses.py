@@ -56,8 +56,9 @@ def truth(row: Loss, z: np.ndarray, y: np.ndarray) -> tuple[arb, np.ndarray]:
 
 
 def swept(row: Loss, z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    z_bar = np.full(z.size, np.nan)
-    return row.value_and_cotangent(z, y, z_bar), z_bar
+    z_bar, losses = np.full((1, z.size), np.nan), np.full(1, np.nan)
+    row.value_and_cotangent(z[None], y[None], z_bar, losses)
+    return losses[0], z_bar[0]
 
 
 def rounding(row: Loss, z: np.ndarray) -> float:
@@ -418,9 +419,9 @@ def exact_curvature(row: Loss, z: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def curved(row: Loss, z: np.ndarray, y: np.ndarray, z_dot: np.ndarray) -> np.ndarray:
-    z_bar_dot = np.full(z.size, np.nan)
-    row.cotangent_tangent(z, y, z_dot, z_bar_dot)
-    return z_bar_dot
+    z_bar_dot = np.full((1, z.size), np.nan)
+    row.cotangent_tangent(z[None], y[None], z_dot[None], z_bar_dot)
+    return z_bar_dot[0]
 
 
 def exact_hessian(row: Loss, z: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -516,7 +517,7 @@ def test_curvature_is_the_difference_of_cotangents(row):
 def with_curvature(row: Loss, change: object) -> Loss:
     def rule(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
         row.cotangent_tangent(z, y, z_dot, z_bar_dot)
-        z_bar_dot[:] = change(z, y, z_dot, z_bar_dot)
+        z_bar_dot[0] = change(z[0], y[0], z_dot[0], z_bar_dot[0])
 
     return replace(row, cotangent_tangent=rule)
 
@@ -595,17 +596,21 @@ def test_intervals_and_smoothing_belong_together(row):
 def with_slopes(row: Loss, slopes: object) -> Loss:
     """The row with another rule for the cotangent."""
 
-    def rule(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
-        loss = row.value_and_cotangent(z, y, z_bar)
-        z_bar[:] = slopes(z, y, z_bar)
-        return loss
+    def rule(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
+        row.value_and_cotangent(z, y, z_bar, losses)
+        z_bar[0] = slopes(z[0], y[0], z_bar[0])
 
     return replace(row, value_and_cotangent=rule)
 
 
 def with_value(row: Loss, value: object) -> Loss:
     """The row with another rule for the loss."""
-    return replace(row, value_and_cotangent=lambda z, y, z_bar: value(z, y, row.value_and_cotangent(z, y, z_bar)))
+
+    def rule(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
+        row.value_and_cotangent(z, y, z_bar, losses)
+        losses[0] = value(z[0], y[0], losses[0])
+
+    return replace(row, value_and_cotangent=rule)
 
 
 FAULTS = {

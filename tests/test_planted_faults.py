@@ -295,7 +295,7 @@ def test_a_fault_between_tiles_is_caught(plain_python, fault):
 LOSS = "losses[2] = losses[0] / plan[PARTS] + losses[1]"
 OF_WEIGHTS = "    if state[IS_FIRST] != 0:\n        for w in"
 VALUE_FAULTS: dict[str, Edit] = {
-    "loss of the last sample alone": ("sums[0] += of_sample", "sums[0] = of_sample"),
+    "loss of the last sample alone": ("sums[0] += losses[i]", "sums[0] = losses[i]"),
     "losses of the call before": ("losses[0], losses[1] = 0.0, 0.0", "pass"),
     "sum for mean": (LOSS, "losses[2] = losses[0] + losses[1]"),
     "mean over a tile": (LOSS, "losses[2] = losses[0] / plan[BATCH] + losses[1]"),
@@ -432,10 +432,10 @@ LOSS_FAULTS = {
 def test_a_wrong_loss_rule_is_caught(plain_python, monkeypatch, net, fault):
     row = LOSSES[net.loss]
 
-    def wrong(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
-        loss = row.value_and_cotangent(z, y, z_bar)
-        z_bar[:] = LOSS_FAULTS[fault](z_bar)
-        return loss
+    def wrong(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
+        row.value_and_cotangent(z, y, z_bar, losses)
+        for of_sample in z_bar:
+            of_sample[:] = LOSS_FAULTS[fault](of_sample)
 
     def prepare(net: dl.MLP) -> dl.Prepared:
         with monkeypatch.context() as planting:

@@ -265,8 +265,10 @@ def _tile(program: Program, columns: int, item: int) -> int:
 
 
 def _scratch(program: Program, tile: int) -> int:
-    """Numbers of room that the hungriest step needs; products of factors need two float64 for each."""
-    needed = [4 * max(program.widths)]
+    """Numbers of room that the hungriest step needs; products of factors need two float64 for each, losses one number
+    for each sample.
+    """
+    needed = [4 * max(program.widths), tile]
     for step in program.instructions:
         if step.operation == "affine":
             width = program.widths[step.inputs[0]]

@@ -41,9 +41,9 @@ HEIGHT = 96
 ALIAS = 1024
 """Rows at multiples of so many bytes meet in a few sets of the first cache."""
 
-RESIDENT = 1 << 14
-"""Bytes up to which a factor is read as it lies: what is spread over more is packed, as it would not stay in the first
-cache."""
+RESIDENT = 1 << 16
+"""Bytes up to which a factor is read as it lies: it comes from the second cache in time, and packing takes longer. What
+is spread over more is packed."""
 
 
 @cache
@@ -174,7 +174,11 @@ def _strips(item: int, fused: bool) -> Any:
         while j < columns:
             width = width_of(columns - j)
             strip = packed[j * depth : (j + width) * depth]
-            if is_turned:
+            if is_turned and width == w1:
+                for k in range(depth):
+                    for i in range(w1):
+                        strip[k * w1 + i] = right[(j + i) * terms + first + k]
+            elif is_turned:
                 for k in range(depth):
                     for i in range(width):
                         strip[k * width + i] = right[(j + i) * terms + first + k]

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from numba import float32, float64, int64
 
+from difflab.kernels.admission import admits, are_aligned, are_apart, are_finite
 from difflab.kernels.layout import (
     BARS,
     BATCH,
@@ -35,7 +36,6 @@ from difflab.kernels.layout import (
     N_PARAMS,
     N_ROWS,
     N_STATE,
-    ONLY_BATCH,
     OUTPUTS,
     OUTPUTS_BAR,
     OUTPUTS_DOT,
@@ -147,61 +147,9 @@ def _run(plan, zero):
 
 
 @compiled
-def _is_finite(numbers):
-    """Without a way out of the loop, so that it is vectorised."""
-    broken = 0
-    for i in range(numbers.size):
-        broken |= numbers[i] - numbers[i] != 0
-    return broken == 0
-
-
-@compiled
-def _is_aligned(numbers):
-    """Whether each number lies at a multiple of its size: Numba's types do not always tell."""
-    return address_of(numbers) & (numbers.itemsize - 1) == 0
-
-
-@compiled
-def _takes(plan, theta, x, y):
-    """Whether arguments are as a plan expects them: shapes, places, finite numbers, targets in their range."""
-    batch = x.shape[0]
-    are_aligned = _is_aligned(theta) and _is_aligned(x) and _is_aligned(y)
-    fits = (
-        are_aligned
-        and theta.size == plan[N_PARAMS]
-        and batch > 0
-        and x.shape[1] == plan[N_INPUTS]
-        and y.shape[0] == batch
-    )
-    if not fits or (plan[ONLY_BATCH] != 0 and batch != plan[ONLY_BATCH]):
-        return False
-    if not (_is_finite(theta) and _is_finite(x.reshape(x.size))):
-        return False
-    limits = reals(plan[LOSS_SUMS] + 24, 2)
-    if y.ndim == 1:
-        for k in range(batch):
-            if y[k] < 0 or y[k] >= plan[N_OUTPUTS]:
-                return False
-        return True
-    if y.shape[1] != plan[N_OUTPUTS]:
-        return False
-    is_inside = True
-    for i in range(batch):
-        for k in range(y.shape[1]):
-            is_inside &= y[i, k] >= limits[0] and y[i, k] <= limits[1]
-    return is_inside
-
-
-@compiled
 def _start(plan, theta, x, y):
     plan[THETA], plan[X], plan[Y] = address_of(theta), address_of(x), address_of(y)
     plan[IS_CLASSES], plan[TOTAL] = y.ndim == 1, x.shape[0]
-
-
-@compiled
-def _are_apart(a, b):
-    begin, end = address_of(a), address_of(a) + a.size * a.itemsize
-    return end <= address_of(b) or address_of(b) + b.size * b.itemsize <= begin
 
 
 def value_and_gradient(plan, theta, x, y, out):
@@ -216,18 +164,18 @@ def value_and_gradient(plan, theta, x, y, out):
     x : (batch, n_inputs)
     y : (batch, n_outputs), or class indices (batch,)
     """
-    is_apart = _are_apart(out, theta) and _are_apart(out, x) and _are_apart(out, y) and _is_aligned(out)
-    if out.size != plan[N_PARAMS] or not is_apart or not _takes(plan, theta, x, y):
+    is_apart = are_apart(out, theta) and are_apart(out, x) and are_apart(out, y) and are_aligned(out)
+    if out.size != plan[N_PARAMS] or not is_apart or not admits(plan, theta, x, y):
         return np.nan
     _start(plan, theta, x, y)
     plan[GRADIENT] = address_of(out)
     loss = _run(plan, x.dtype.type(0))
-    return loss if _is_finite(out) else np.nan
+    return loss if are_finite(out) else np.nan
 
 
 def value(plan, theta, x, y):
     """The loss of a batch; otherwise as :func:`value_and_gradient`."""
-    if not _takes(plan, theta, x, y):
+    if not admits(plan, theta, x, y):
         return np.nan
     _start(plan, theta, x, y)
     return _run(plan, x.dtype.type(0))
@@ -235,14 +183,14 @@ def value(plan, theta, x, y):
 
 def hvp(plan, theta, x, y, theta_dot, out):
     """The loss; fills ``out`` with the Hessian times ``theta_dot``; otherwise as :func:`value_and_gradient`."""
-    apart = _are_apart(out, theta) and _are_apart(out, x) and _are_apart(out, y) and _are_apart(out, theta_dot)
-    fits = apart and out.size == plan[N_PARAMS] and theta_dot.size == plan[N_PARAMS] and _takes(plan, theta, x, y)
-    if not (fits and _is_aligned(theta_dot) and _is_aligned(out) and _is_finite(theta_dot)):
+    apart = are_apart(out, theta) and are_apart(out, x) and are_apart(out, y) and are_apart(out, theta_dot)
+    fits = apart and out.size == plan[N_PARAMS] and theta_dot.size == plan[N_PARAMS] and admits(plan, theta, x, y)
+    if not (fits and are_aligned(theta_dot) and are_aligned(out) and are_finite(theta_dot)):
         return np.nan
     _start(plan, theta, x, y)
     plan[THETA_DOT], plan[GRADIENT_DOT] = address_of(theta_dot), address_of(out)
     loss = _run(plan, x.dtype.type(0))
-    return loss if _is_finite(out) else np.nan
+    return loss if are_finite(out) else np.nan
 
 
 @compiled

@@ -62,6 +62,11 @@ def inlined(function: Callable) -> Any:
     return numba.njit(inline="always", **CALLED)(function)
 
 
+def within(function: Callable) -> Any:
+    """Compile for the inside of a loop, of which it becomes a part."""
+    return numba.njit(forceinline=True, **CALLED)(function)
+
+
 @cache
 def compiled_rule(rule: Callable, number: type = np.float64) -> Any:
     """Compile a rule of the primitives with all the plain functions it calls by name.
@@ -79,7 +84,7 @@ def compiled_rule(rule: Callable, number: type = np.float64) -> Any:
     if number is not np.float64:
         code = code.replace(co_consts=tuple(number(c) if isinstance(c, float) else c for c in code.co_consts))
     made = FunctionType(code, rule.__globals__ | replaced, rule.__name__, closure=rule.__closure__)
-    return numba.njit(forceinline=True, **CALLED)(made)
+    return within(made)
 
 
 def check_compiles(rule: Callable, n_arguments: int) -> None:

@@ -1,4 +1,4 @@
-"""Losses of one sample: one row each, in the table ``LOSSES``.
+"""Losses of samples: one row each, in the table ``LOSSES``.
 
 ``expression`` defines the loss in the vocabulary of a number system; it never mentions a derivative.
 ``value_and_cotangent`` is the hand-written floating-point rule that the reverse sweep compiles.
@@ -24,8 +24,9 @@ class Loss:
     ----------
     name : the word for it in networks and study files.
     expression : ``(m, z, y) -> losses`` over the number system ``m``; z, y : (batch, n_outputs).
-    value_and_cotangent : ``(z, y, z_bar) -> loss`` for one sample; fills ``z_bar`` with d loss / d z.
-    cotangent_tangent : ``(z, y, z_dot, z_bar_dot)`` for one sample; fills ``z_bar_dot`` with the Hessian of the loss
+    value_and_cotangent : ``(z, y, z_bar, losses)``; fills ``losses``, (batch,), and ``z_bar`` with d loss / d z, for
+        samples as rows. So loops over all numbers can be vectorised, however short a row is.
+    cotangent_tangent : ``(z, y, z_dot, z_bar_dot)``; fills ``z_bar_dot`` with the Hessian of the loss of each sample
         with respect to z, times ``z_dot``.
     rounded : ``(z, y) -> (losses, cotangents)`` for a batch: what ``value_and_cotangent`` makes of numbers with errors,
         operation by operation; (batch,) and (batch, n_outputs).
@@ -40,7 +41,7 @@ class Loss:
 
     name: str
     expression: Callable[[NumberSystem, Array, Array], Array]
-    value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
     cotangent_tangent: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
     rounded: Callable[[Rounded, Rounded], tuple[Rounded, Rounded]]
     value_operations: Callable[[int], int]
@@ -56,18 +57,20 @@ def squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
     return m.sum(m.square(z - y) / 2)
 
 
-def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
-    loss = 0.0
-    for k in range(z.size):
-        difference = z[k] - y[k]
-        z_bar[k] = difference
-        loss += 0.5 * difference * difference
-    return loss
+def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
+    for i in range(losses.size):
+        loss = 0.0
+        for k in range(z.shape[1]):
+            difference = z[i, k] - y[i, k]
+            z_bar[i, k] = difference
+            loss += 0.5 * difference * difference
+        losses[i] = loss
 
 
 def squared_error_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
-    for k in range(z.size):
-        z_bar_dot[k] = z_dot[k]
+    for i in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            z_bar_dot[i, k] = z_dot[i, k]
 
 
 def squared_error_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -79,18 +82,22 @@ def mean_squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
     return m.sum(m.square(z - y) / z.shape[-1])
 
 
-def mean_squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
-    total = 0.0
-    for k in range(z.size):
-        difference = z[k] - y[k]
-        z_bar[k] = 2.0 * difference / z.size
-        total += difference * difference
-    return total / z.size
+def mean_squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
+    n = z.shape[1]
+    for i in range(losses.size):
+        total = 0.0
+        for k in range(n):
+            difference = z[i, k] - y[i, k]
+            z_bar[i, k] = 2.0 * difference / n
+            total += difference * difference
+        losses[i] = total / n
 
 
 def mean_squared_error_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
-    for k in range(z.size):
-        z_bar_dot[k] = 2.0 * z_dot[k] / z.size
+    n = z.shape[1]
+    for i in range(z.shape[0]):
+        for k in range(n):
+            z_bar_dot[i, k] = 2.0 * z_dot[i, k] / n
 
 
 def mean_squared_error_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -104,49 +111,67 @@ def softmax_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
     return m.log(m.sum(m.exp(z))) * m.sum(y) - m.sum(y * z)
 
 
-def softmax_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
+def first_largest(numbers: np.ndarray) -> int:
+    top, largest = 0, numbers[0]
+    for k in range(1, numbers.size):
+        is_larger = numbers[k] > largest
+        top, largest = k if is_larger else top, numbers[k] if is_larger else largest
+    return top
+
+
+def exponentials(numbers: np.ndarray) -> None:
+    """In place."""
+    all_of_them = numbers.reshape(numbers.size)
+    for k in range(all_of_them.size):
+        all_of_them[k] = math.exp(all_of_them[k])
+
+
+def softmax_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
     """The largest logit is kept out of the sum, so that neither loss nor cotangent cancels when it wins clearly."""
-    top = 0
-    for k in range(1, z.size):
-        if z[k] > z[top]:
-            top = k
-    for k in range(z.size):
-        z_bar[k] = math.exp(z[k] - z[top])
-    rest = 0.0
-    weight = 0.0
-    dot = 0.0
-    for k in range(z.size):
-        weight += y[k]
-        dot += y[k] * (z[k] - z[top])
-    for k in range(top):
-        rest += z_bar[k]
-    for k in range(top + 1, z.size):
-        rest += z_bar[k]
-    total = 1.0 + rest
-    for k in range(z.size):
-        z_bar[k] = (weight * z_bar[k] - y[k] * total) / total
-    z_bar[top] = ((weight - y[top]) - y[top] * rest) / total
-    return weight * math.log1p(rest) - dot
+    n = z.shape[1]
+    for i in range(losses.size):
+        largest = z[i, first_largest(z[i])]
+        for k in range(n):
+            z_bar[i, k] = z[i, k] - largest
+    exponentials(z_bar)
+    for i in range(losses.size):
+        top = first_largest(z[i])
+        largest = z[i, top]
+        z_bar[i, top] = 0.0
+        rest = 0.0
+        weight = 0.0
+        dot = 0.0
+        for k in range(n):
+            rest += z_bar[i, k]
+            weight += y[i, k]
+            dot += y[i, k] * (z[i, k] - largest)
+        total = 1.0 + rest
+        for k in range(n):
+            z_bar[i, k] = (weight * z_bar[i, k] - y[i, k] * total) / total
+        z_bar[i, top] = ((weight - y[i, top]) - y[i, top] * rest) / total
+        losses[i] = weight * math.log1p(rest) - dot
 
 
 def softmax_cross_entropy_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
     """By weight p_k (lead_k - sum_j p_j lead_j), where leads over that of the largest logit do not cancel."""
-    top = 0
-    for k in range(1, z.size):
-        if z[k] > z[top]:
-            top = k
-    total = 0.0
-    weight = 0.0
-    mean = 0.0
-    for k in range(z.size):
-        e = math.exp(z[k] - z[top])
-        z_bar_dot[k] = e
-        total += e
-        weight += y[k]
-        mean += e * (z_dot[k] - z_dot[top])
-    mean /= total
-    for k in range(z.size):
-        z_bar_dot[k] = weight * (z_bar_dot[k] / total) * ((z_dot[k] - z_dot[top]) - mean)
+    n = z.shape[1]
+    for i in range(z.shape[0]):
+        largest = z[i, first_largest(z[i])]
+        for k in range(n):
+            z_bar_dot[i, k] = z[i, k] - largest
+    exponentials(z_bar_dot)
+    for i in range(z.shape[0]):
+        top = first_largest(z[i])
+        total = 0.0
+        weight = 0.0
+        mean = 0.0
+        for k in range(n):
+            total += z_bar_dot[i, k]
+            weight += y[i, k]
+            mean += z_bar_dot[i, k] * (z_dot[i, k] - z_dot[i, top])
+        mean /= total
+        for k in range(n):
+            z_bar_dot[i, k] = weight * (z_bar_dot[i, k] / total) * ((z_dot[i, k] - z_dot[i, top]) - mean)
 
 
 def softmax_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -214,23 +239,26 @@ def sigmoid_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
     return m.sum(y * m.log1pexp(-z) + (1 - y) * m.log1pexp(z))
 
 
-def sigmoid_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
+def sigmoid_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
     """Written in the weights of the label that z speaks against and of the one it agrees with."""
-    loss = 0.0
-    for k in range(z.size):
-        tail = math.exp(-abs(z[k]))
-        rest = 1.0 - y[k]
-        against, agreeing = (rest, y[k]) if z[k] >= 0 else (y[k], rest)
-        slope = (against - agreeing * tail) / (1.0 + tail)
-        z_bar[k] = slope if z[k] >= 0 else -slope
-        loss += math.log1p(tail) + against * abs(z[k])
-    return loss
+    for i in range(losses.size):
+        loss = 0.0
+        for k in range(z.shape[1]):
+            size = abs(z[i, k])
+            tail = math.exp(-size)
+            rest = 1.0 - y[i, k]
+            against, agreeing = (rest, y[i, k]) if z[i, k] >= 0 else (y[i, k], rest)
+            slope = (against - agreeing * tail) / (1.0 + tail)
+            z_bar[i, k] = slope if z[i, k] >= 0 else -slope
+            loss += math.log1p(tail) + against * size
+        losses[i] = loss
 
 
 def sigmoid_cross_entropy_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
-    for k in range(z.size):
-        tail = math.exp(-abs(z[k]))
-        z_bar_dot[k] = tail / (1.0 + tail) / (1.0 + tail) * z_dot[k]
+    for i in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            tail = math.exp(-abs(z[i, k]))
+            z_bar_dot[i, k] = tail / (1.0 + tail) / (1.0 + tail) * z_dot[i, k]
 
 
 def sigmoid_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -310,20 +338,22 @@ def binary_cross_entropy_slope(z: float, y: float) -> float:
     return quotient(z - y, z * (1.0 - z))
 
 
-def binary_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
-    loss = 0.0
-    for k in range(z.size):
-        loss -= weighted(y[k], logarithm(z[k])) + weighted(1.0 - y[k], logarithm_of_rest(z[k]))
-        z_bar[k] = binary_cross_entropy_slope(z[k], y[k])
-    return loss
+def binary_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
+    for i in range(losses.size):
+        loss = 0.0
+        for k in range(z.shape[1]):
+            loss -= weighted(y[i, k], logarithm(z[i, k])) + weighted(1.0 - y[i, k], logarithm_of_rest(z[i, k]))
+            z_bar[i, k] = binary_cross_entropy_slope(z[i, k], y[i, k])
+        losses[i] = loss
 
 
 def binary_cross_entropy_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
     """y / z**2 + (1 - y) / (1 - z)**2, times the tangent; a weight of 0 silences what is infinite."""
-    for k in range(z.size):
-        of_one = quotient(quotient(y[k], z[k]), z[k])
-        of_zero = quotient(quotient(1.0 - y[k], 1.0 - z[k]), 1.0 - z[k])
-        z_bar_dot[k] = (of_one + of_zero) * z_dot[k]
+    for i in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            of_one = quotient(quotient(y[i, k], z[i, k]), z[i, k])
+            of_zero = quotient(quotient(1.0 - y[i, k], 1.0 - z[i, k]), 1.0 - z[i, k])
+            z_bar_dot[i, k] = (of_one + of_zero) * z_dot[i, k]
 
 
 def binary_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -358,17 +388,19 @@ def divergence(y: float, z: float) -> float:
     return weighted(y, logarithm(y)) - weighted(y, logarithm(z))
 
 
-def kl_divergence_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray) -> float:
-    loss = 0.0
-    for k in range(z.size):
-        loss += divergence(y[k], z[k])
-        z_bar[k] = -quotient(y[k], z[k])
-    return loss
+def kl_divergence_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
+    for i in range(losses.size):
+        loss = 0.0
+        for k in range(z.shape[1]):
+            loss += divergence(y[i, k], z[i, k])
+            z_bar[i, k] = -quotient(y[i, k], z[i, k])
+        losses[i] = loss
 
 
 def kl_divergence_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
-    for k in range(z.size):
-        z_bar_dot[k] = quotient(quotient(y[k], z[k]), z[k]) * z_dot[k]
+    for i in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            z_bar_dot[i, k] = quotient(quotient(y[i, k], z[i, k]), z[i, k]) * z_dot[i, k]
 
 
 def kl_divergence_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:

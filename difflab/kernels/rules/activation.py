@@ -32,8 +32,9 @@ from difflab.kernels.layout import (
     parameter,
     rows,
 )
+from difflab.kernels.loops import each
 from difflab.kernels.rules.rule import Kind, Rule
-from difflab.kernels.target import compiled, compiled_rule
+from difflab.kernels.target import compiled, compiled_rule, within
 from difflab.primitives.activations import Activation
 
 
@@ -60,35 +61,41 @@ def _fixed(row: Activation, kind: Kind, number: Any) -> Rule:
     value, slope = _of_both(row.value, takes, number), _of_both(row.derivative, takes, number)
     curvature = _of_both(row.second_derivative or row.derivative, takes, number)
 
+    @within
+    def set_value(i, z, a, p):
+        a[i] = value(number(z[i]), p)
+
+    @within
+    def set_value_and_slope(i, z, a, p):
+        at = number(z[i])
+        a[i] = value(at, p)
+        z[i] = slope(at, p)
+
+    @within
+    def set_with_tangents(i, z, z_dot, a, a_dot, p):
+        at, steep = number(z[i]), slope(number(z[i]), p)
+        a[i] = value(at, p)
+        z[i] = steep
+        a_dot[i] = steep * z_dot[i]
+        z_dot[i] = curvature(at, p) * z_dot[i]
+
     def forward(row, state, zero):
         z = block(state, VALUES, row[INPUT], row[WIDTH], zero)
         a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
-        p = number(constants(row, state, 1)[0])
-        for i in range(z.size):
-            a[i] = value(number(z[i]), p)
+        each(set_value, z.size, (z, a, number(constants(row, state, 1)[0])))
 
     def forward_with_slope(row, state, zero):
         """Slopes take the place of z, unless another instruction reads that."""
         z = arguments(row, state, VALUES, zero)
         a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
-        p = number(constants(row, state, 1)[0])
-        for i in range(z.size):
-            at = number(z[i])
-            a[i] = value(at, p)
-            z[i] = slope(at, p)
+        each(set_value_and_slope, z.size, (z, a, number(constants(row, state, 1)[0])))
 
     def forward_with_curvature(row, state, zero):
         """Tangents too, which lead from z_dot to that of the slope."""
         z, z_dot = arguments(row, state, VALUES, zero), arguments(row, state, DOTS, zero)
         a = block(state, VALUES, row[OUTPUT], row[WIDTH], zero)
         a_dot = block(state, DOTS, row[OUTPUT], row[WIDTH], zero)
-        p = number(constants(row, state, 1)[0])
-        for i in range(z.size):
-            at, steep = number(z[i]), slope(number(z[i]), p)
-            a[i] = value(at, p)
-            z[i] = steep
-            a_dot[i] = steep * z_dot[i]
-            z_dot[i] = curvature(at, p) * z_dot[i]
+        each(set_with_tangents, z.size, (z, z_dot, a, a_dot, number(constants(row, state, 1)[0])))
 
     if kind == "value":
         return Rule(forward)

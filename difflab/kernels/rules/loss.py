@@ -17,7 +17,9 @@ from difflab.kernels.layout import (
     LOSS_SUMS,
     OTHER,
     PARTS,
+    SCRATCH,
     VALUES,
+    array,
     block,
     reals,
     rows,
@@ -31,14 +33,15 @@ from difflab.primitives.losses import Loss
 def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
     """Cotangents are made with the losses; a Gauss-Newton product starts from their tangents."""
     number: Any = np.dtype(dtype).type
-    of_sample, curved = compiled_rule(row.value_and_cotangent, number), compiled_rule(row.cotangent_tangent, number)
+    of_samples, curved = compiled_rule(row.value_and_cotangent, number), compiled_rule(row.cotangent_tangent, number)
 
     def forward(row, state, zero):
-        n, sums = row[INPUT_WIDTH], reals(state[LOSS_SUMS], 2)
+        n, sums, losses = row[INPUT_WIDTH], reals(state[LOSS_SUMS], 2), array(state[SCRATCH], state[BATCH], zero)
         z, y = rows(state, VALUES, row[INPUT], n, zero), rows(state, VALUES, row[OTHER], n, zero)
         z_bar = rows(state, BARS, row[INPUT], n, zero)
+        of_samples(z, y, z_bar, losses)
         for i in range(state[BATCH]):
-            sums[0] += of_sample(z[i], y[i], z_bar[i])
+            sums[0] += losses[i]
         divide(row, state, BARS, zero)
 
     @compiled
@@ -46,8 +49,7 @@ def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
         n = row[INPUT_WIDTH]
         z, y = rows(state, VALUES, row[INPUT], n, zero), rows(state, VALUES, row[OTHER], n, zero)
         z_dot, made = rows(state, DOTS, row[INPUT], n, zero), rows(state, part, row[INPUT], n, zero)
-        for i in range(state[BATCH]):
-            curved(z[i], y[i], z_dot[i], made[i])
+        curved(z, y, z_dot, made)
         divide(row, state, part, zero)
 
     def tangent_of_cotangent(row, state, zero):
