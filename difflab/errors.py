@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 from collections.abc import Iterable
 
 
@@ -14,6 +15,11 @@ def known(word: str, table: Iterable[str], kind: str) -> str:
     near = difflib.get_close_matches(str(word), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"unknown {kind} {word!r}; known: {', '.join(names)}{hint}")
+
+
+def missing_compiler(command: str) -> str | None:
+    """The sentence about a C compiler that is not there, or None."""
+    return None if shutil.which(command) else f"a C compiler called {command} is not there; install one"
 
 
 class MissingExtra(ImportError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -102,7 +103,13 @@ class Program:
 
 
 def values(
-    program: Program, m: NumberSystem, theta: Array, x: Array, y: Array, masks: list[Array] | None = None
+    program: Program,
+    m: NumberSystem,
+    theta: Array,
+    x: Array,
+    y: Array,
+    masks: list[Array] | None = None,
+    kept: Callable[[Array], Array] = lambda value: value,
 ) -> list[Array]:
     """Every value of the program, ``[x, y, *masks, ...]``; that of the loss has shape (batch,), totals shape ().
 
@@ -112,12 +119,13 @@ def values(
     x : (batch, n_inputs) array of numbers of ``m``
     y : (batch, n_outputs) array of numbers of ``m``
     masks : (batch, width) arrays of numbers of ``m``, if not those that the program draws
+    kept : what is kept of the value that an instruction makes, and read by later ones
     """
     made = [x, y, *(map(m.array, program.draw_masks(len(x))) if masks is None else masks)]
     for instruction in program.instructions:
         inputs = [made[i] for i in instruction.inputs]
         parameters = [parameter.of(theta) for parameter in instruction.parameters]
-        made.append(OPERATIONS[instruction.operation].primal(m, instruction, inputs, parameters))
+        made.append(kept(OPERATIONS[instruction.operation].primal(m, instruction, inputs, parameters)))
     return made
 
 

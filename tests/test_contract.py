@@ -27,10 +27,12 @@ from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
 from difflab.primitives.operations import OPERATIONS
 from difflab.program import values
+from difflab.sharing import SHARING, Way
 
 
 LABELS = {
     "Symbolic()": dl.Symbolic(),
+    "Symbolic('during')": dl.Symbolic("during"),
     "FiniteDifference('forward')": dl.FiniteDifference("forward"),
     "FiniteDifference('central')": dl.FiniteDifference(),
     "FiniteDifference('complex')": dl.FiniteDifference("complex"),
@@ -171,7 +173,7 @@ def prepared_for(label: str, kind: str, batch: int = 0) -> dl.Prepared:
 
 
 def prepared_on(label: str, kind: str, batch: int) -> dl.Prepared:
-    return prepared_for(label, kind, batch if label == "Symbolic()" and kind in COUPLED else 0)
+    return prepared_for(label, kind, batch if label.startswith("Symbolic") and kind in COUPLED else 0)
 
 
 def in_dtype(prepared: dl.Prepared, arguments: Problem) -> list[np.ndarray]:
@@ -196,7 +198,7 @@ def targets_of(kind: str) -> tuple[str, ...]:
 
 def cases(label: str, kind: str) -> list[tuple[int, str]]:
     """Batches and targets on which a back-end is tried."""
-    is_small = label == "Symbolic()" and kind in COUPLED
+    is_small = label.startswith("Symbolic") and kind in COUPLED
     return list(product(SMALL_BATCHES if is_small else BATCHES, targets_of(kind)))
 
 
@@ -279,11 +281,14 @@ def test_the_same_call_gives_the_same_bits_in_a_fresh_array_and_leaves_its_argum
 # --- symbolic derivatives in balls ---
 
 
-def symbolic(kind: str, batch: int, targets: str) -> np.ndarray:
+WAYS = [Way(sharing) for sharing in SHARING] + [Way("during", "forward"), Way("layerwise", "forward")]
+
+
+def symbolic(kind: str, batch: int, targets: str, way: Way) -> np.ndarray:
     """What SymPy derives, evaluated in balls at exactly the floats of a problem: loss and gradient."""
     net, (theta, x, y) = NETS[kind], problem(kind, batch, targets)
     rows = np.eye(net.n_outputs)[y] if y.ndim == 1 else y
-    return symbolic_balls.value_and_gradient(net, Point(net.program, theta, x, rows))
+    return symbolic_balls.value_and_gradient(net, Point(net.program, theta, x, rows), way)
 
 
 def is_certified(ball: arb, lower: float, nearest: float, upper: float) -> bool:
@@ -293,13 +298,14 @@ def is_certified(ball: arb, lower: float, nearest: float, upper: float) -> bool:
     return bool(not ball < lower and not ball > upper and not abs(ball - nearest) > rounding)
 
 
+@pytest.mark.parametrize("way", WAYS, ids=str)
 @each_net
-def test_symbolic_derivatives_in_balls_lie_in_the_certified_bounds(kind):
+def test_symbolic_derivatives_in_balls_lie_in_the_certified_bounds(kind, way):
     """Two proofs of one number, by other rules and by other code."""
     for case in cases("Symbolic()", kind):
         truth = reference(kind, *case)
         with ball_precision(BALL_BITS):
-            loss, *entries = symbolic(kind, *case)
+            loss, *entries = symbolic(kind, *case, way)
             assert is_certified(loss, truth.value_lower, truth.value, truth.value_upper), case
             bounds = (truth.lower.tolist(), truth.gradient.tolist(), truth.upper.tolist())
             assert all(map(is_certified, entries, *bounds)), case
@@ -467,6 +473,9 @@ def test_symbolic_refuses_beyond_its_limit_in_one_sentence():
         lambda: dl.FiniteDifference(step=-1e-6),
         lambda: dl.FiniteDifference(step=float("nan")),
         lambda: dl.Symbolic(max_ops=0),
+        lambda: dl.Symbolic("before"),
+        lambda: dl.Symbolic("after", "forward"),
+        lambda: dl.Symbolic("during", "sideways"),
         lambda: dl.Certified(max_bits=1),
     ],
 )

@@ -14,14 +14,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "difflab"
 
 LAYERS = (
-    ("stencils", "number_systems", "initialisation"),
+    ("stencils", "number_systems", "initialisation", "listings", "sharing"),
     ("primitives",),
     ("program",),
     ("lowering",),
     ("layers",),
     ("network",),
     ("counting", "kernels", "expressions", "network_files"),
-    ("summary",),
+    ("summary", "c_code"),
     ("diagram",),
     ("enclosures",),
     ("backends",),
@@ -51,6 +51,8 @@ DOORS = {
         "difflab/number_systems/symbols.py",
         "difflab/primitives/translation.py",
         "difflab/expressions.py",
+        "difflab/listings.py",
+        "difflab/c_code.py",
         "difflab/enclosures/symbolic_balls.py",
     ),
     "click": ("difflab/cli.py", "difflab/terminal.py"),

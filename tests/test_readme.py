@@ -33,6 +33,7 @@ from readme import (
 )
 
 import difflab as dl
+from difflab.backends.symbolic import CHEAP_GRADIENT
 from difflab.cli import commands
 from difflab.network_files import read_network
 from difflab.primitives.operations import OPERATIONS
@@ -212,9 +213,16 @@ for backend in dl.BACKENDS.values():
     assert len({f"{float(value):.12f}" for value in done.stdout.split()}) == 1
 
 
+def test_what_the_readme_says_of_symbolic_gradients_with_sharing_holds(capsys):
+    exec(code_blocks(TEXT, "python")[1], {"dl": dl})  # noqa: S102
+    ratio, tree = capsys.readouterr().out.split()
+    assert 1 < float(ratio) <= CHEAP_GRADIENT
+    assert int(tree) > 10**8
+
+
 def test_second_derivatives_of_the_readme_are_those_that_are_certified():
     namespace = {"dl": dl, "np": np}
-    exec(code_blocks(TEXT, "python")[1], namespace)  # noqa: S102
+    exec(code_blocks(TEXT, "python")[2], namespace)  # noqa: S102
     net, v, at = namespace["net"], namespace["v"], [namespace[name] for name in ("theta", "x", "y")]
     of_hessian, of_gauss_newton = namespace["curvature"]
     truth = v @ dl.Certified().prepare(net).enclose_hvp(*at, v).nearest
@@ -224,7 +232,7 @@ def test_second_derivatives_of_the_readme_are_those_that_are_certified():
 
 
 def test_the_truth_of_the_readme_is_certified_and_float32_is_within_its_bounds(capsys):
-    exec(code_blocks(TEXT, "python")[2], {"dl": dl, "np": np})  # noqa: S102
+    exec(code_blocks(TEXT, "python")[3], {"dl": dl, "np": np})  # noqa: S102
     certificate, judged = capsys.readouterr().out.strip().rsplit("\n", 1)
     assert certificate.count("holds") == len(certificate.splitlines()) == 3
     assert "of the bound of an entry" in judged
@@ -232,7 +240,7 @@ def test_the_truth_of_the_readme_is_certified_and_float32_is_within_its_bounds(c
 
 def test_the_network_of_the_readme_is_one():
     namespace = {"dl": dl}
-    exec(code_blocks(TEXT, "python")[3], namespace)  # noqa: S102
+    exec(code_blocks(TEXT, "python")[4], namespace)  # noqa: S102
     assert namespace["theta"].shape == (namespace["net"].n_params,)
 
 

@@ -179,7 +179,7 @@ NUMERIC = {"exp", "log", "tanh", "sqrt", "select", "less_equal", "greater", "les
 @pytest.mark.parametrize("hidden", ["identity", "sigmoid", "tanh", "relu", "softplus"])
 def test_generated_code_holds_no_names_but_our_own(hidden):
     prepared = dl.Symbolic().prepare(dl.MLP.dense([2, 2, 2], hidden=hidden))
-    for function in (prepared._sample.evaluate, prepared._sample.loss):
+    for function in prepared._sample.functions:
         tree = ast.parse(inspect.getsource(function))
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         assert {name for name in names if not re.fullmatch(r"[wxy]\d+|_Dummy_\d+", name)} <= NUMERIC
@@ -270,6 +270,72 @@ def test_a_higher_recursion_limit_is_left_alone():
             assert sys.getrecursionlimit() == RECURSION_LIMIT + 1
     finally:
         sys.setrecursionlimit(before)
+
+
+# --- where subexpressions are shared
+
+
+CHOICES = [
+    dl.Symbolic("none"),
+    dl.Symbolic("after"),
+    dl.Symbolic("during"),
+    dl.Symbolic("during", "forward"),
+    dl.Symbolic("layerwise"),
+    dl.Symbolic("layerwise", "forward"),
+    dl.Symbolic(evaluation="c"),
+    dl.Symbolic("during", evaluation="c"),
+]
+each_choice = pytest.mark.parametrize("backend", CHOICES, ids=repr)
+
+
+def test_labels_tell_choices_apart_and_leave_the_usual_out():
+    assert [repr(backend) for backend in CHOICES] == [
+        "Symbolic('none')",
+        "Symbolic()",
+        "Symbolic('during')",
+        "Symbolic('during', 'forward')",
+        "Symbolic('layerwise')",
+        "Symbolic('layerwise', 'forward')",
+        "Symbolic('c')",
+        "Symbolic('during', 'c')",
+    ]
+    assert repr(dl.Symbolic("during", max_ops=9)) == "Symbolic('during', max_ops=9)"
+
+
+@each_choice
+@pytest.mark.parametrize("hidden", ["tanh", "relu", "softplus", "swish"])
+def test_every_choice_gives_the_gradient(backend, hidden):
+    net = dl.MLP(2, [dl.Dense(2, hidden), dl.Dense(2, "sigmoid"), dl.Dense(2)], l2=0.25)
+    rng = np.random.default_rng(0)
+    arguments = rng.normal(size=net.n_params), rng.normal(size=(5, 2)), rng.integers(2, size=5)
+    prepared, truth = backend.prepare(net), dl.reference_gradient(net, *arguments)
+    value, gradient = prepared.value_and_gradient(*arguments)
+    assert (np.abs(gradient - truth.gradient) <= prepared.predicted_error(*arguments)).all()
+    assert value == pytest.approx(truth.value, rel=1e-14)  # 50 roundings
+    assert prepared.value(*arguments) == pytest.approx(value, rel=1e-15)  # two orders of the same sums
+
+
+@each_choice
+def test_what_is_forecast_is_not_exceeded_where_it_is_a_bound(backend):
+    for widths in ([2, 3, 2], [2, 2, 2, 2], [3, 4, 3]):
+        net = dl.MLP.dense(widths, hidden="tanh")
+        facts, forecast = backend.prepare(net).facts, backend.forecast(net)
+        if "forecast_ops" in forecast:
+            assert facts["gradient_ops"] <= forecast["forecast_ops"]
+        else:
+            assert facts["gradient_tree_ops"] <= FORECAST_FACTOR * forecast["forecast_tree_ops"]
+
+
+def test_without_sharing_the_tree_is_computed():
+    facts = dl.Symbolic("none").prepare(dl.MLP.dense([2, 3, 2])).facts
+    assert facts["gradient_ops"] == facts["gradient_tree_ops"] + facts["own_loss_ops"]
+
+
+def test_sharing_from_the_start_is_not_refused_for_the_size_of_a_tree():
+    net = dl.MLP.dense([64, 32, 10], hidden="tanh")
+    assert "forecast" in dl.Symbolic().refusal(net)
+    assert dl.Symbolic("during").refusal(net) is None
+    assert re.search(r"forecast .* limit 1\.0e\+02$", dl.Symbolic("during", max_ops=100).refusal(net))
 
 
 # --- what the textbook formulas cannot do: known limitations, measured

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from difflab.backends.arguments import Arguments
 from difflab.backends.contract import Backend, Prepared, Refused
-from difflab.counting import loss_tree_operations
+from difflab.counting import loss_tree_operations, primal_operations
 from difflab.enclosures.rounding import rounding_errors
+from difflab.errors import known, missing_compiler
 from difflab.network import MLP
 from difflab.primitives.operations import OPERATIONS
+from difflab.sharing import Order, Sharing, Way
 
 
 if TYPE_CHECKING:
     from difflab.expressions import Derivation
 
+COMPILER = "cc"
 MAX_OPS = 2_000_000
+CHEAP_GRADIENT = 5
+"""Operations of loss and gradient by those of the loss, at most, where sharing is kept [Baur, Strassen 1983]."""
 
 
 @dataclass(frozen=True, repr=False)
 class Symbolic(Backend):
-    """One SymPy derivative per parameter for one sample, common subexpressions, compiled for a whole batch.
+    """SymPy's derivatives for one sample, compiled for a whole batch.
 
     Where samples are coupled, as by a batch norm in training, the expressions are those of a whole batch, derived
     when a batch of that size is first asked for.
@@ -34,25 +40,56 @@ class Symbolic(Backend):
 
     Parameters
     ----------
-    max_ops : forecast operations of the gradient, written out as a tree, beyond which it refuses
+    sharing : where subexpressions come to be shared: ``"none"``, ``"after"`` differentiating, ``"during"``,
+        ``"layerwise"`` [Way]
+    order : ``"reverse"`` or ``"forward"``, in which the last two apply the chain rule
+    evaluation : ``"numpy"``, a Python function on arrays over samples; ``"c"``, compiled by the system's compiler
+    max_ops : forecast operations of the gradient beyond which it refuses: as a tree, or as computed for the last two
     """
 
+    sharing: Sharing = "after"
+    order: Order = "reverse"
+    evaluation: Literal["numpy", "c"] = "numpy"
     max_ops: int = MAX_OPS
     name = "symbolic"
 
     def __post_init__(self) -> None:
+        Way(self.sharing, self.order)
+        known(self.evaluation, ("numpy", "c"), "evaluation")
         if not isinstance(self.max_ops, int) or isinstance(self.max_ops, bool) or self.max_ops < 1:
             raise ValueError(f"max_ops must be an integer, 1 or more, got {self.max_ops!r}")
 
+    def __repr__(self) -> str:
+        """Options that are not the usual ones."""
+        fields = [field for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        values = {field.name: getattr(self, field.name) for field in fields}
+        words = [repr(value) if isinstance(value, str) else f"{name}={value!r}" for name, value in values.items()]
+        return f"Symbolic({', '.join(words)})"
+
+    @property
+    def way(self) -> Way:
+        """How it differentiates."""
+        return Way(self.sharing, self.order)
+
+    def unsupported(self, net: MLP) -> str | None:
+        return missing_compiler(COMPILER) if self.evaluation == "c" else None
+
     def forecast(self, net: MLP) -> dict[str, int]:
+        if self.way.is_accumulated:
+            return {"forecast_ops": self._forecast_ops(net, 1)}
         return {"forecast_tree_ops": forecast_tree_ops(net)}
+
+    def _forecast_ops(self, net: MLP, batch: int) -> int:
+        """At most so many operations, loss included; in forward order every parameter has a sweep of its own."""
+        sweeps = CHEAP_GRADIENT if self.order == "reverse" else 1 + 2 * net.n_params
+        return batch * sweeps * primal_operations(net.program)
 
     def refusal(self, net: MLP) -> str | None:
         return self.refusal_of_batch(net, 1)
 
     def refusal_of_batch(self, net: MLP, batch: int) -> str | None:
         """The forecast of expressions for a whole batch that is beyond the limit, or None."""
-        forecast = forecast_tree_ops(net, batch)
+        forecast = self._forecast_ops(net, batch) if self.way.is_accumulated else forecast_tree_ops(net, batch)
         if forecast <= self.max_ops:
             return None
         coupled = f", whose {batch} samples are coupled" if batch > 1 else ""
@@ -75,31 +112,50 @@ def forecast_tree_ops(net: MLP, batch: int = 1) -> int:
     return net.n_params * loss_tree_operations(net.program, net.n_params, batch) * 2 * copies // 3
 
 
-class _Compiled:
-    """A derivation as compiled NumPy code, with what it took."""
+class Evaluator(Protocol):
+    """Sums over samples of expressions; samples are columns, (n_symbols, batch)."""
 
-    def __init__(self, derive: Callable[[], Derivation]) -> None:
+    source_bytes: int
+
+    def sums(self, theta: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Of the loss and every entry of its gradient, (1 + n_params,)."""
+
+    def loss(self, theta: np.ndarray, samples: np.ndarray) -> float:
+        """Of the loss alone."""
+
+
+class _Compiled:
+    """A derivation made ready to be evaluated, with what it took."""
+
+    def __init__(self, derive: Callable[[Way], Derivation], backend: Symbolic) -> None:
         # Here and not above: importing sympy takes longer than most commands.
-        from difflab import expressions
+        from difflab import c_code, expressions
 
         started = perf_counter()
-        derivation = derive()
+        derivation = derive(backend.way)
         derived = perf_counter()
-        shared = expressions.share(derivation)
+        shared = expressions.share(derivation, backend.way)
         found = perf_counter()
-        self.evaluate = expressions.compile_numpy(derivation, shared)
+        of_loss = expressions.share_loss(derivation, backend.way)
+        compiling = perf_counter()
+        parts = derivation, shared, of_loss
+        is_c = backend.evaluation == "c"
+        self.evaluator: Evaluator = c_code.InC(*parts, COMPILER) if is_c else expressions.InNumpy(*parts)
         self.facts = {
             "derive_seconds": derived - started,
             "cse_seconds": found - derived,
-            "compile_seconds": perf_counter() - found,
-            "gradient_tree_ops": expressions.tree_operations(derivation.gradient),
+            "compile_seconds": perf_counter() - compiling,
+            "source_bytes": self.evaluator.source_bytes,
+            "own_loss_ops": expressions.shared_operations(of_loss),
+            "gradient_tree_ops": expressions.tree_operations(derivation.gradient, derivation.lines),
             "gradient_ops": expressions.shared_operations(shared),
             "primal_calls": 1,
         }
-        self.loss = expressions.compile_loss(derivation)
 
 
 class _PreparedOnExpressions(Prepared):
+    backend: Symbolic
+
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient
 
@@ -111,78 +167,65 @@ class PreparedSymbolic(_PreparedOnExpressions):
         super().__init__(net, backend)
         from difflab import expressions
 
-        self._sample = _Compiled(lambda: expressions.derive_sample(net))
-        self._totals = _Compiled(lambda: expressions.derive_totals(net)) if net.program.totals else None
-        self.facts.update(self._sample.facts)
+        sample = _Compiled(lambda way: expressions.derive_sample(net, way), backend)
+        self._sample = sample.evaluator
+        self._totals: Evaluator | None = None
+        if net.program.totals:
+            self._totals = _Compiled(lambda way: expressions.derive_totals(net, way), backend).evaluator
+        self.facts.update(sample.facts)
 
-    def _columns(self, arguments: Arguments) -> list[np.ndarray]:
-        """One array over the batch for each symbol of a sample."""
+    def _columns(self, arguments: Arguments) -> np.ndarray:
+        """A row over the batch for each symbol of a sample."""
         masks = self.net.program.draw_masks(len(arguments.x))
-        return [column for given in (arguments.x, arguments.y, *masks) for column in given.T]
+        return np.concatenate([given.T for given in (arguments.x, arguments.y, *masks)])
 
-    def _parts(self, arguments: Arguments) -> int:
-        return self.net.program.divisor(len(arguments.x))
-
-    def _total(self, arguments: Arguments, out: np.ndarray | None = None) -> float:
-        """The totals; their gradient is added to ``out``."""
-        if self._totals is None:
-            return 0.0
-        none = [0.0] * sum(self.net.program.widths[: self.net.program.n_given])
-        value, *entries = self._totals.evaluate(arguments.theta, none)
-        if out is not None:
-            out += entries
-        return float(value)
+    @property
+    def _nothing(self) -> np.ndarray:
+        """In the place of a sample, on which totals do not depend."""
+        return np.zeros((sum(self.net.program.widths[: self.net.program.n_given]), 1))
 
     def _value(self, arguments: Arguments) -> float:
-        with np.errstate(all="ignore"):
-            losses = self._sample.loss(arguments.theta, self._columns(arguments))
-            return _sum(losses, len(arguments.x)) / self._parts(arguments) + self._total(arguments)
+        loss = self._sample.loss(arguments.theta, self._columns(arguments))
+        loss /= self.net.program.divisor(len(arguments.x))
+        return loss + (self._totals.loss(arguments.theta, self._nothing) if self._totals else 0.0)
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
-        batch, parts = len(arguments.x), self._parts(arguments)
+        found = self._sample.sums(arguments.theta, self._columns(arguments))
         with np.errstate(all="ignore"):
-            losses, *entries = self._sample.evaluate(arguments.theta, self._columns(arguments))
-            for i, entry in enumerate(entries):
-                arguments.out[i] = _sum(entry, batch) / parts
-            return _sum(losses, batch) / parts + self._total(arguments, arguments.out)
-
-
-def _sum(terms: np.ndarray | float, batch: int) -> float:
-    """The sum over the batch of what may not depend on the sample."""
-    return float(np.broadcast_to(terms, batch).sum())
+            found /= self.net.program.divisor(len(arguments.x))
+            if self._totals:
+                found += self._totals.sums(arguments.theta, self._nothing)
+        arguments.out[:] = found[1:]
+        return float(found[0])
 
 
 class PreparedCoupled(_PreparedOnExpressions):
     """The derivatives of a whole batch, of the size last asked for."""
-
-    backend: Symbolic
 
     def __init__(self, net: MLP, backend: Symbolic) -> None:
         super().__init__(net, backend)
         self.facts["primal_calls"] = 1
         self._batch = 0
 
-    def _of_batch(self, batch: int) -> _Compiled:
+    def _of_batch(self, batch: int) -> Evaluator:
         from difflab import expressions
 
         if batch != self._batch:
             if reason := self.backend.refusal_of_batch(self.net, batch):
                 raise Refused(self.backend, self.net, reason)
-            self._compiled = _Compiled(lambda: expressions.derive_batch(self.net, batch))
-            self._batch = batch
-            self.facts.update(self._compiled.facts)
-        return self._compiled
+            compiled = _Compiled(lambda way: expressions.derive_batch(self.net, batch, way), self.backend)
+            self._evaluator, self._batch = compiled.evaluator, batch
+            self.facts.update(compiled.facts)
+        return self._evaluator
 
     def _numbers(self, arguments: Arguments) -> np.ndarray:
+        """One column, of all samples one after the other."""
         masks = self.net.program.draw_masks(len(arguments.x))
-        return np.concatenate([given.ravel() for given in (arguments.x, arguments.y, *masks)])
+        return np.concatenate([given.ravel() for given in (arguments.x, arguments.y, *masks)])[:, None]
 
     def _value(self, arguments: Arguments) -> float:
-        with np.errstate(all="ignore"):
-            return float(self._of_batch(len(arguments.x)).loss(arguments.theta, self._numbers(arguments)))
+        return self._of_batch(len(arguments.x)).loss(arguments.theta, self._numbers(arguments))
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
-        compiled = self._of_batch(len(arguments.x))
-        with np.errstate(all="ignore"):
-            value, *arguments.out[:] = compiled.evaluate(arguments.theta, self._numbers(arguments))
+        value, *arguments.out[:] = self._of_batch(len(arguments.x)).sums(arguments.theta, self._numbers(arguments))
         return float(value)

@@ -13,6 +13,7 @@ from difflab.enclosures.derivatives import Point
 from difflab.expressions import Derivation, deep_recursion, derive_batch, derive_sample, derive_totals
 from difflab.network import MLP
 from difflab.number_systems import Array
+from difflab.sharing import AFTER, Way
 
 
 FUNCTIONS: dict[Any, Callable[[arb], arb]] = {
@@ -42,17 +43,17 @@ def gradient(net: MLP, point: Point) -> Array:
     return value_and_gradient(net, point)[1:]
 
 
-def value_and_gradient(net: MLP, point: Point) -> Array:
+def value_and_gradient(net: MLP, point: Point, way: Way = AFTER) -> Array:
     """Balls of the loss of the batch and of its gradient, (1 + n_params,)."""
     program, batch = net.program, len(point.x)
     given = [point.x, point.y, *program.draw_masks(batch)]
     if program.couples_samples:
-        return evaluated(derive_batch(net, batch), point.theta, given)
-    derivation = derive_sample(net)
+        return evaluated(derive_batch(net, batch, way), point.theta, given)
+    derivation = derive_sample(net, way)
     samples = [evaluated(derivation, point.theta, list(rows)) for rows in zip(*given, strict=True)]
     found = sum(samples, start=np.full(1 + net.n_params, 0, object)) / program.divisor(batch)
     if program.totals:
-        found = found + evaluated(derive_totals(net), point.theta, [np.zeros(a.shape[1]) for a in given])
+        found = found + evaluated(derive_totals(net, way), point.theta, [np.zeros(a.shape[1]) for a in given])
     return found
 
 
@@ -62,6 +63,8 @@ def evaluated(derivation: Derivation, theta: np.ndarray, samples: list[np.ndarra
     numbers = np.concatenate([theta, *(a.ravel() for a in samples)]).tolist()
     known = {symbol: arb(number) for symbol, number in zip(symbols, numbers, strict=True)}
     with deep_recursion():
+        for symbol, expression in derivation.lines:
+            known[symbol] = _ball_of(expression, known)
         return np.array([_ball_of(e, known) for e in (derivation.loss, *derivation.gradient)], object)
 
 

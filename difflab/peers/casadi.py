@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import numpy as np
 
 from difflab.backends.arguments import Arguments, checked
 from difflab.counting import sweep_operations
+from difflab.errors import missing_compiler
 from difflab.network import MLP
 from difflab.peers.plain_dense import activations
 from difflab.peers.ready import Call, Ready, Whole, fastest
@@ -43,7 +43,7 @@ class Casadi(Whole):
     def unsupported(self, net: MLP) -> str | None:
         if reason := super().unsupported(net):
             return reason
-        return None if shutil.which("cc") else "a C compiler called cc is not there; install one"
+        return missing_compiler("cc")
 
     def refusal(self, net: MLP) -> str | None:
         ops = sweep_operations(net.program)

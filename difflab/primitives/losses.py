@@ -137,14 +137,16 @@ def softmax_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray,
     for i in range(losses.size):
         top = first_largest(z[i])
         largest = z[i, top]
-        z_bar[i, top] = 0.0
         rest = 0.0
         weight = 0.0
         dot = 0.0
         for k in range(n):
-            rest += z_bar[i, k]
             weight += y[i, k]
             dot += y[i, k] * (z[i, k] - largest)
+        for k in range(top):
+            rest += z_bar[i, k]
+        for k in range(top + 1, n):
+            rest += z_bar[i, k]
         total = 1.0 + rest
         for k in range(n):
             z_bar[i, k] = (weight * z_bar[i, k] - y[i, k] * total) / total

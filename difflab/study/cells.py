@@ -25,6 +25,7 @@ PRESENTATION = (
     "tables.py",
     "families.py",
     "growth.py",
+    "swelling.py",
     "plots.py",
     "report.py",
     "diagram.py",

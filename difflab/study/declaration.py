@@ -12,7 +12,16 @@ from difflab.peers import PEERS
 
 
 Measure = Literal[
-    "accuracy", "speed", "swell", "error_estimates", "condition", "agreement", "certificate", "roofline", "contest"
+    "accuracy",
+    "speed",
+    "swell",
+    "derivation",
+    "error_estimates",
+    "condition",
+    "agreement",
+    "certificate",
+    "roofline",
+    "contest",
 ]
 METHODS: dict[str, Backend] = {**BACKENDS, **PEERS}
 """What a study can compare: the lab's own back-ends and others, with their defaults."""

@@ -52,13 +52,13 @@ def laws(rows: list[Row], name: str = "gradient_seconds") -> list[Law]:
     found = []
     for family in families([row for row in rows if row.get(name)]):
         if family.knob in KNOBS:
-            for method, points in _by_method(family, name).items():
+            for method, points in by_method(family, name).items():
                 if len(points) >= LEAST:
                     found.append(_law(family, method, points))
     return found
 
 
-def _by_method(family: Family, name: str) -> dict[str, list[tuple[float, float]]]:
+def by_method(family: Family, name: str) -> dict[str, list[tuple[float, float]]]:
     points: dict[str, list[tuple[float, float]]] = {}
     for setting, rows in family.members.items():
         for row in rows:
@@ -73,17 +73,22 @@ def _law(family: Family, method: str, points: list[tuple[float, float]]) -> Law:
 
 def power_law(points: Sequence[tuple[float, float]], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """The exponent of the power law through points, and its interval, which is without bounds for two points."""
+    x, y = np.log(np.array(points)).T
+    return slope(x, y, confidence)
+
+
+def slope(x: np.ndarray, y: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """Of the line through points by least squares, with its interval."""
     from scipy.stats import t
 
-    x, y = np.log(np.array(points)).T
     x, y = x - x.mean(), y - y.mean()
-    exponent = float(x @ y / (x @ x))
+    found = float(x @ y / (x @ x))
     freedom = len(x) - 2
     if freedom < 1:
-        return exponent, -np.inf, np.inf
-    deviation = np.sqrt(np.sum((y - exponent * x) ** 2) / freedom / (x @ x))
+        return found, -np.inf, np.inf
+    deviation = np.sqrt(np.sum((y - found * x) ** 2) / freedom / (x @ x))
     half = float(t.ppf((1 + confidence) / 2, freedom) * deviation)
-    return exponent, exponent - half, exponent + half
+    return found, found - half, found + half
 
 
 COLUMNS = (

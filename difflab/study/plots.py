@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from difflab.backends.symbolic import CHEAP_GRADIENT
 from difflab.errors import MissingExtra
 from difflab.files import write_atomically
-from difflab.study import growth
+from difflab.study import growth, swelling
 from difflab.study.families import KNOBS, Family, families
 from difflab.study.tables import made_of, network_name, term_words, unit_roundoff
 
@@ -65,6 +68,8 @@ def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
         drawn["contest"] = _figure_of_contest(rows)
     if "roofline" in measures:
         drawn["roofline"] = _figure_of_roofline(rows)
+    if "derivation" in measures and (found := [f for f in families(rows) if f.knob in swelling.KNOBS]):
+        drawn["swelling"] = _figure_of_swelling(found, rows)
     if laws := growth.laws(rows):
         drawn["growth"] = _figure_of_growth(laws)
     return drawn
@@ -200,6 +205,53 @@ def _draw_errors(axes: Axes, row: Row, at: float, style: dict[str, Any]) -> None
     axes.plot([at, at], [median, largest], color=style["color"], lw=1)
     axes.plot([at], [p99], color=style["color"], marker="_", ms=4, ls="none")
     axes.plot([at], [median], **style | {"ls": "none", "markersize": 3.2})
+
+
+def _figure_of_swelling(found: list[Family], rows: list[Row]) -> Figure:
+    """Operations of loss and gradient by those of the loss, a panel for each thing that networks differ in."""
+    styles, lines = _styles([row | {"series": row["method"]} for row in rows]), -(-len(found) // 2)
+    with _new_figure(1.0 + 2.5 * lines, (lines, 2)) as (figure, grid):
+        axes = np.atleast_1d(grid).ravel()
+        for panel, family in zip(axes, found, strict=False):
+            _draw_swelling(panel, family, styles)
+        for panel in axes[len(found) :]:
+            panel.set_axis_off()
+        for method, style in styles.items():
+            axes[0].plot([], [], label=method, **style)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+        figure.supylabel("operations ÷ those of the loss alone", fontsize=9)
+        figure.supxlabel(
+            "solid: loss and gradient as computed; dotted: the gradient as a tree; "
+            f"dashed: {CHEAP_GRADIENT} times the loss [Baur, Strassen 1983]; ×: could not go on",
+            fontsize=7.5,
+        )
+        return figure
+
+
+def _draw_swelling(axes: Axes, family: Family, styles: dict[str, dict[str, Any]]) -> None:
+    axes.axhline(CHEAP_GRADIENT, color="#888888", lw=0.8, ls="--", zorder=0)
+    for method, style in styles.items():
+        for name, dashes in (("gradient_ops", "-"), ("gradient_tree_ops", ":")):
+            points = [
+                (float(setting), row[name] / row["own_loss_ops"])
+                for setting, members in family.members.items()
+                for row in members
+                if row["method"] == method and row.get(name) and row.get("own_loss_ops")
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), **style | {"ls": dashes, "markersize": 3})
+        stopped = [
+            float(setting)
+            for setting, members in family.members.items()
+            for row in members
+            if row["method"] == method and row["status"] in STOPPED
+        ]
+        for setting in stopped:
+            axes.text(setting, 0.98 - 0.06 * list(styles).index(method), "×", transform=axes.get_xaxis_transform(),
+                      color=style["color"], ha="center", va="top", fontsize=9)  # fmt: skip
+    axes.set(yscale="log", xlabel=KNOBS[family.knob])
+    axes.set_xticks([float(setting) for setting in family.members], list(family.members), fontsize=8)
+    axes.set_title(family.name, fontsize=8.5)
 
 
 def _figure_of_conditions(rows: list[Row]) -> Figure:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from difflab.files import write_atomically
-from difflab.study import growth, plots, runner, tables
+from difflab.study import growth, plots, runner, swelling, tables
 from difflab.study.declaration import Study
 
 
@@ -53,7 +53,7 @@ def _machine(record: dict[str, Any]) -> str:
 
 
 def write_tables(study: Study, directory: Path, rows: list[Row]) -> list[Path]:
-    """Write table.md, table.tex, rows.csv and provenance.json of the rows of a run, and growth.md if it has laws."""
+    """Write table.md, table.tex, rows.csv and provenance.json of the rows of a run, and the laws that they have."""
     records = runner.environments(study, directory)
     contents = {
         "table.md": tables.markdown(study.question, list(study.measures), rows, machine(records)),
@@ -63,6 +63,8 @@ def write_tables(study: Study, directory: Path, rows: list[Row]) -> list[Path]:
     }
     if laws := growth.laws(rows):
         contents["growth.md"] = "\n".join([*growth.lines(laws), "", growth.LEGEND, "", machine(records), ""])
+    if swell := swelling.laws(rows):
+        contents["swelling.md"] = "\n".join([*swelling.lines(swell), "", swelling.LEGEND, "", machine(records), ""])
     for name, content in contents.items():
         write_atomically(directory / name, content.encode())
     return [directory / name for name in contents]

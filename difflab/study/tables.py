@@ -111,6 +111,10 @@ def _count(name: str) -> Callable[[Row], str]:
     return lambda row: MISSING if row.get(name) is None else str(row[name])
 
 
+def _kilo(name: str) -> Callable[[Row], str]:
+    return lambda row: MISSING if row.get(name) is None else number(row[name] / 1e3)
+
+
 def _mega(name: str) -> Callable[[Row], str]:
     return lambda row: MISSING if row.get(name) is None else number(row[name] / 1e6)
 
@@ -254,6 +258,12 @@ COLUMNS = (
     Column("loss ops, tree", _number("loss_tree_ops"), ("swell",), narrow=False),
     Column("gradient ops, tree", _number("gradient_tree_ops"), ("swell",)),
     Column("gradient ops", _number("gradient_ops"), ("swell",)),
+    Column("own loss ops", _number("own_loss_ops"), ("derivation",), narrow=False),
+    Column("÷ own loss", _ratio("gradient_ops", "own_loss_ops"), ("derivation",)),
+    Column("derive s", _number("derive_seconds"), ("derivation",)),
+    Column("share s", _number("cse_seconds"), ("derivation",), narrow=False),
+    Column("compile s", _number("compile_seconds"), ("derivation",)),
+    Column("source kB", _kilo("source_bytes"), ("derivation",), narrow=False),
 )
 
 LEGEND = {
@@ -317,6 +327,12 @@ LEGEND = {
         "operations for one sample, where a sum or product of n terms counts n - 1, a power or function 1, a sign "
         "nothing; tree: the expression written out; gradient ops: loss and gradient as the method computes them, for "
         "Symbolic after common subexpressions."
+    ),
+    "÷ own loss": (
+        "own loss ops: operations of the loss alone as the method computes it; ÷ own loss: operations of loss and "
+        "gradient by these, 5 at most where sharing is kept [Baur, Strassen 1983]; derive, share, compile: seconds to "
+        "differentiate, to find common subexpressions, and to turn expressions into a Python function on NumPy arrays; "
+        "source: of that function."
     ),
     "understated %": (
         "entries: those of the gradient of which the method reports an error that the certified truth can be held "

@@ -1,0 +1,80 @@
+"""Symbolic cells that explode: limits of time and memory hold, every cell has a row, and who runs them goes on.
+
+A few in every run of the tests; the campaign has 200 and leaves a record in ``results/campaigns/explosive.json``::
+
+    export DIFFLAB_EXPLOSIVE=200 DIFFLAB_CAMPAIGN_RESULTS=results/campaigns
+    python -m pytest tests/test_explosive.py
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import Counter
+from itertools import islice, product
+from pathlib import Path
+
+import campaigns
+import pytest
+
+from difflab.study.cells import resolved
+from difflab.study.declaration import PlacedNetwork, Study
+from difflab.study.runner import run
+
+
+CELLS = campaigns.size("DIFFLAB_EXPLOSIVE", 3)
+LIMIT_SECONDS, LIMIT_BYTES = 3.0, 1_500_000_000
+LATE_SECONDS = 1.0
+"""By which a cell may outlast its limit: to be killed takes time, and so it does to start."""
+
+TOO_LARGE = 1.1
+"""Times the limit that a process may have held at most."""
+
+STATUSES = {"ok", "timeout", "memory", "refused", "crashed"}
+SHAPES = [(depth, width) for depth in (9, 3, 5, 7, 4, 8, 6) for width in (8, 3, 6, 4)]
+BACKENDS = [
+    {"name": "symbolic", "sharing": sharing, "evaluation": evaluation, "max_ops": 10**18}
+    for sharing, evaluation in product(("after", "none"), ("numpy", "c"))
+] + [{"name": "symbolic", "sharing": "during", "order": "forward", "evaluation": way} for way in ("numpy", "c")]
+
+
+def grid(count: int) -> list[tuple[PlacedNetwork, dict]]:
+    """So many cells: networks whose derivatives as trees have more operations than can be written down."""
+    networks = [
+        PlacedNetwork(widths=[4, *[width] * depth, 10], hidden=hidden, data="digits-2x2")
+        for hidden, (depth, width) in product(("tanh", "softplus"), SHAPES)
+    ]
+    return list(islice(product(networks, BACKENDS), count))
+
+
+@pytest.mark.timeout(60 + 12 * CELLS)
+def test_explosive_cells_end_within_their_limits_with_a_row_each(tmp_path):
+    rows, seconds = [], []
+    for network, backend in grid(CELLS):
+        cell = Study("Does it end?", ["swell"], [network], [resolved(backend)], 4, 0, LIMIT_SECONDS, LIMIT_BYTES)
+        _certify(network, tmp_path)
+        started = time.monotonic()
+        rows += run(cell, tmp_path, again=True)
+        seconds.append(time.monotonic() - started)
+    statuses = Counter(row["status"] for row in rows)
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    campaigns.record(
+        "explosive",
+        {
+            "cells": len(rows),
+            "limit_seconds": LIMIT_SECONDS,
+            "limit_bytes": LIMIT_BYTES,
+            "most_seconds": round(max(seconds), 2),
+            "most_bytes_of_a_process": largest,
+            "statuses": dict(statuses),
+        },
+    )
+    assert len(rows) == CELLS
+    assert set(statuses) <= STATUSES
+    assert max(seconds) <= LIMIT_SECONDS + LATE_SECONDS
+    assert largest <= TOO_LARGE * LIMIT_BYTES
+
+
+def _certify(network: PlacedNetwork, directory: Path) -> None:
+    """Have the reference of a network made, which is no part of its cells."""
+    run(Study("?", ["swell"], [network], [resolved({"name": "certified"})], 4), directory)

@@ -1,0 +1,80 @@
+"""Laws of swell: powers and exponentials told apart, with intervals that hold, and no law from too little."""
+
+import numpy as np
+import pytest
+
+from difflab.study import plots, swelling, tables
+
+
+def rows(knob: str, operations, method: str = "A()"):
+    for n in (1, 2, 3, 4, 6, 8):
+        label = "-".join(["4", *["2"] * n, "10"]) if knob == "depth" else f"4-{n}-{n}-10"
+        yield {
+            "network": label, "parameters": n, "method": method, "status": "ok", "hidden": "tanh", "batch": 16,
+            "own_loss_ops": 10 * n, "gradient_ops": 25 * n, "gradient_tree_ops": operations(n),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 3.5])
+def test_a_power_is_found_as_it_is(exponent):
+    is_exponential, *found = swelling.law([(n, 7 * n**exponent) for n in range(1, 9)])
+    assert not is_exponential
+    assert found == pytest.approx([exponent] * 3, abs=1e-12)  # roundings of logarithms
+
+
+@pytest.mark.parametrize("base", [1.5, 2, 9])
+def test_a_base_is_found_as_it_is(base):
+    is_exponential, *found = swelling.law([(n, 7 * base**n) for n in range(1, 9)])
+    assert is_exponential
+    assert found == pytest.approx([base] * 3, rel=1e-12)
+
+
+def test_operations_beyond_any_float_have_a_law():
+    assert swelling.law([(n, 10 ** (200 * n)) for n in range(1, 5)])[0]
+
+
+def test_the_interval_of_a_base_holds_it_as_often_as_it_says():
+    """1000 trials at 95 % have 50 misses and a deviation of 7."""
+    rng, misses = np.random.default_rng(0), 0
+    for _ in range(1000):
+        _, _, low, high = swelling.law([(n, 3.0**n * np.exp(0.1 * rng.normal())) for n in range(1, 9)])
+        misses += not low <= 3 <= high
+    assert abs(misses - 50) <= 4 * 7
+
+
+@pytest.mark.parametrize("knob", swelling.KNOBS)
+def test_trees_and_what_is_computed_have_laws_of_their_own(knob):
+    tree, computed = swelling.laws(list(rows(knob, lambda n: 5 * 4**n)))
+    assert (tree.knob, tree.counted, tree.law) == (knob, "gradient_tree_ops", "4**n")
+    assert (computed.counted, computed.law) == ("gradient_ops", "n**1")
+    assert len(swelling.lines([tree, computed])) == 4
+
+
+def test_few_networks_and_other_studies_have_no_law():
+    found = list(rows("width", lambda n: n))
+    assert swelling.laws(found[:3]) == []
+    assert swelling.laws([{**row, "own_loss_ops": None} for row in found]) == []
+
+
+STUDY = [
+    *rows("depth", lambda n: 5 * 4**n),
+    *rows("depth", lambda n: 50 * n, "B()"),
+    *rows("width", lambda n: n**3),
+    {"network": "4-2-2-2-2-2-10", "parameters": 9, "method": "A()", "status": "timeout", "hidden": "tanh", "batch": 16},
+]
+
+
+def test_swelling_is_drawn_with_the_bound_of_cheap_gradients_and_the_wall():
+    figure = plots.figures(["derivation"], STUDY)["swelling"]
+    depth = next(axes for axes in figure.axes if axes.get_xlabel() == "hidden layers")
+    heights = [line.get_ydata()[0] for line in depth.lines if len(set(line.get_ydata())) == 1]
+    assert plots.CHEAP_GRADIENT in heights
+    assert 2.5 in [round(height, 9) for height in heights]
+    assert [text.get_text() for text in depth.texts] == ["×"]
+
+
+def test_the_table_has_the_ratio_to_the_own_loss():
+    text = tables.markdown("Why?", ["derivation"], STUDY, "Measured here.")
+    assert "÷ own loss" in text
+    assert "| 2.5 |" in text
+    assert "Baur, Strassen 1983" in text
