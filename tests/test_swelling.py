@@ -17,20 +17,26 @@ def rows(knob: str, operations, method: str = "A()"):
 
 @pytest.mark.parametrize("exponent", [1, 2, 3.5])
 def test_a_power_is_found_as_it_is(exponent):
-    is_exponential, *found = swelling.law([(n, 7 * n**exponent) for n in range(1, 9)])
-    assert not is_exponential
+    form, *found = swelling.law([(n, 7 * n**exponent) for n in range(1, 9)])
+    assert form == swelling.POWER
     assert found == pytest.approx([exponent] * 3, abs=1e-12)  # roundings of logarithms
 
 
 @pytest.mark.parametrize("base", [1.5, 2, 9])
 def test_a_base_is_found_as_it_is(base):
-    is_exponential, *found = swelling.law([(n, 7 * base**n) for n in range(1, 9)])
-    assert is_exponential
+    form, *found = swelling.law([(n, 7 * base**n) for n in range(1, 9)])
+    assert form == swelling.EXPONENTIAL
     assert found == pytest.approx([base] * 3, rel=1e-12)
 
 
+def test_a_line_with_an_offset_is_no_power_and_grows_on_no_base():
+    form, *found = swelling.law([(n, 176 + 26 * n) for n in range(1, 9)])
+    assert form == swelling.LINE
+    assert found == pytest.approx([26] * 3, rel=1e-12)
+
+
 def test_operations_beyond_any_float_have_a_law():
-    assert swelling.law([(n, 10 ** (200 * n)) for n in range(1, 5)])[0]
+    assert swelling.law([(n, 10 ** (200 * n)) for n in range(1, 5)])[0] == swelling.EXPONENTIAL
 
 
 def test_the_interval_of_a_base_holds_it_as_often_as_it_says():

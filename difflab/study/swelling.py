@@ -18,9 +18,9 @@ Row = dict[str, Any]
 KNOBS = ("depth", "width")
 COUNTED = {"gradient_tree_ops": "as a tree", "gradient_ops": "as computed"}
 LEGEND = (
-    "law: n**p or b**n, whichever leaves less of the logarithms of operations unexplained by least squares, with the "
-    "95 % interval of p or b [Student's t, which supposes that what is left over is noise]; as a tree: the gradient "
-    "written out; as computed: loss and gradient with what they share."
+    "law: c n**p, c b**n or a + d n, whichever leaves least of the logarithms of operations unexplained, fitted by "
+    "least squares, with the 95 % interval of p, b or d [Student's t, which supposes that what is left over is noise]; "
+    "as a tree: the gradient written out; as computed: loss and gradient with what they share."
 )
 
 
@@ -34,8 +34,8 @@ class Swelling:
     family : what the networks have in common.
     counted : one of ``COUNTED``.
     points : settings of the knob and operations.
-    is_exponential : whether it is b**n and not n**p.
-    figure, low, high : b or p, with its interval.
+    form : ``"n**{}"``, ``"{}**n"`` or ``"a + {} n"``.
+    figure, low, high : what belongs there, with its interval.
     """
 
     knob: str
@@ -43,7 +43,7 @@ class Swelling:
     method: str
     counted: str
     points: tuple[tuple[float, float], ...]
-    is_exponential: bool
+    form: str
     figure: float
     low: float
     high: float
@@ -51,7 +51,7 @@ class Swelling:
     @property
     def law(self) -> str:
         """In signs."""
-        return f"{number(self.figure)}**n" if self.is_exponential else f"n**{number(self.figure)}"
+        return self.form.format(number(self.figure))
 
 
 def laws(rows: list[Row]) -> list[Swelling]:
@@ -67,20 +67,38 @@ def laws(rows: list[Row]) -> list[Swelling]:
     return found
 
 
-def law(points: Sequence[tuple[float, float]]) -> tuple[bool, float, float, float]:
-    """Whether it is exponential, and its base or exponent with the interval of that."""
+POWER, EXPONENTIAL, LINE = "n**{}", "{}**n", "a + {} n"
+NOTHING_LEFT = 1e-20
+"""Of squares of logarithms: what roundings leave of a law that holds exactly."""
+
+
+def law(points: Sequence[tuple[float, float]]) -> tuple[str, float, float, float]:
+    """The form of the law, and its exponent, base or slope with the interval of that."""
     n = np.array([setting for setting, _ in points])
     logarithms = np.array([math.log(operations) for _, operations in points])
-    if _unexplained(n, logarithms) < _unexplained(np.log(n), logarithms):
+    left = {POWER: _unexplained(np.log(n), logarithms), EXPONENTIAL: _unexplained(n, logarithms)}
+    if min(left.values()) > NOTHING_LEFT:
+        left[LINE] = _unexplained_by_a_line(n, logarithms)
+    form = min(left, key=lambda form: left[form])
+    if form == EXPONENTIAL:
         base, low, high = np.exp(slope(n, logarithms)).tolist()
-        return True, base, low, high
-    return False, *slope(np.log(n), logarithms)
+        return form, base, low, high
+    return form, *(slope(n, np.exp(logarithms)) if form == LINE else slope(np.log(n), logarithms))
 
 
 def _unexplained(x: np.ndarray, y: np.ndarray) -> float:
     """The sum of squares that a line leaves."""
     x, y = x - x.mean(), y - y.mean()
     return float(np.sum((y - slope(x, y)[0] * x) ** 2))
+
+
+def _unexplained_by_a_line(n: np.ndarray, logarithms: np.ndarray) -> float:
+    """What a line through the operations themselves leaves of their logarithms."""
+    if logarithms.max() > math.log(1e300):
+        return math.inf
+    operations = np.exp(logarithms)
+    line = operations.mean() + slope(n, operations)[0] * (n - n.mean())
+    return float(np.sum((logarithms - np.log(line)) ** 2)) if (line > 0).all() else math.inf
 
 
 COLUMNS = (
