@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from difflab.primitives.losses import LOSSES
 from difflab.sharing import Way
 
 
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="a C compiler called cc is not there")
 EPS = 2.0**-52
 NETS = {
     **{name: dl.MLP.dense([2, 2, 2], hidden=name) for name in ACTIVATIONS},
