@@ -93,6 +93,9 @@ FAULTS: dict[str, Fault] = {
             "z_bar_dot[i] = a_bar_dot[i] * slopes[i]",
         ),
     ),
+    "activation: values in place of their tangents": Fault(
+        "activation", HVP, ("arguments(row, state, DOTS, zero)", "1.0 * arguments(row, state, VALUES, zero)")
+    ),
     "activation: read twice, written once": Fault(
         "read twice", HVP, ("z_bar_dot[i] += a_bar_dot", "z_bar_dot[i] = a_bar_dot")
     ),
