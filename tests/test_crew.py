@@ -23,7 +23,7 @@ from difflab.backends import backprop
 from difflab.backends.backprop import CHUNK
 from difflab.kernels import crew as layout
 from difflab.kernels.layout import CREW, LOSS_SUMS, PARTNERS, TILE, TOTAL
-from difflab.kernels.threads import NAME, Crew
+from difflab.kernels.threads import NAME, PATIENCE, Crew
 from difflab.primitives.activations import ACTIVATIONS
 
 
@@ -232,6 +232,26 @@ def test_every_way_to_call_wakes_helpers(how):
     assert until(lambda: is_asleep(prepared._crew))
     before = made_by_helpers(prepared._crew)
     assert until(lambda: calls[how]() is not None and made_by_helpers(prepared._crew) > before)
+
+
+@compiled_only
+@shared_at_once
+def test_helpers_look_on_while_large_arguments_are_read():
+    """Once they gave up before two million numbers had been read, and who called did everything alone."""
+    small, large = (dl.Backprop(threads=2).prepare(dl.MLP.dense(widths)) for widths in ([2, 8, 2], [700, 1400, 2]))
+    for prepared in (small, large):
+        net = prepared.net
+        prepared.value_and_gradient(np.zeros(net.n_params), np.zeros((33, net.n_inputs)), np.zeros(33, int))
+    first = [int(prepared._crew.of_helpers(layout.FIRST_LOOKS)[0]) for prepared in (small, large)]
+    assert first[1] - first[0] > large.net.n_params / 10
+    crew = large._crew
+    assert until(lambda: is_asleep(crew))
+    crew.of_helpers(layout.FIRST_LOOKS)[:] = 100 * PATIENCE
+    crew.wake(33)
+    assert until(lambda: not is_asleep(crew))
+    time.sleep(0.02)
+    assert not is_asleep(crew)
+    assert until(lambda: is_asleep(crew))
 
 
 @compiled_only

@@ -445,7 +445,8 @@ class PreparedBackprop(Prepared):
             return None
         fixed = CHUNK if self.backend.mode == "reproducible" else 0
         enough = -(-WORTH_A_THREAD // (6 * max(1, self.net.n_params)))
-        return self._threads.Crew(self.backend.threads, fixed, enough, self.backend.dtype)
+        given = self.net.n_params, self.net.n_inputs + self.net.n_outputs
+        return self._threads.Crew(self.backend.threads, fixed, enough, self.backend.dtype, *given)
 
     def _blas(self, samples: int) -> AbstractContextManager[Any]:
         """Threads have samples of their own, and BLAS none beside them."""

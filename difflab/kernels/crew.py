@@ -46,9 +46,10 @@ N_THREADS, FIXED, ENOUGH, N_HEAD = 0, 1, 2, 16
 """Words of a crew: threads with the one that calls, samples of every chunk or 0 where that depends on the batch, and
 samples that are worth a thread then."""
 
-OFFER, IS_AWAKE, IS_OVER, N_MADE, PLAN, SIZE, N_SLOT = 0, 1, 2, 3, 4, 5, 16
+OFFER, IS_AWAKE, IS_OVER, N_MADE, PLAN, SIZE, FIRST_LOOKS, N_SLOT = 0, 1, 2, 3, 4, 5, 6, 16
 """Words of what each helper has in a crew, in cache lines of its own: what there is for it, whether it looks, whether
-it should end, how many chunks it has made, and where the plan lies that it should run, of how many words."""
+it should end, how many chunks it has made, where the plan lies that it should run, of how many words, and how often it
+looks for the first one."""
 
 NOTHING, FAILED, OFFERED, TAKEN = range(4)
 """What there is for a helper; nothing, but after an error."""
@@ -166,13 +167,13 @@ def run_chunks(address, size, zero):
 
 
 def help_out(slot, patience, zero):
-    """Run what is offered, until nothing was for so many looks."""
+    """Run what is offered, until nothing was for so many looks; at first for more, while who calls reads arguments."""
     store(slot + 8 * IS_AWAKE, 1)
-    looks = 0
-    while looks < patience and load(slot + 8 * IS_OVER) == 0:
+    looks, most = 0, max(patience, words(slot, N_SLOT)[FIRST_LOOKS])
+    while looks < most and load(slot + 8 * IS_OVER) == 0:
         if load(slot + 8 * OFFER) == OFFERED and _taken(slot, zero):
             words(slot, N_SLOT)[N_MADE] += 1
-            looks = 0
+            looks, most = 0, patience
         wait(looks)
         looks += 1
     store(slot + 8 * IS_AWAKE, 0)
