@@ -17,7 +17,7 @@ from difflab.backends import (
     Unsupported,
 )
 from difflab.discrepancy import Discrepancy, discrepancy, rounding_bound
-from difflab.errors import known
+from difflab.errors import LimitExceeded, known
 from difflab.layers import BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
 from difflab.network import MLP
 from difflab.network_files import read_network, write_network
@@ -41,6 +41,7 @@ __all__ = [
     "Dropout",
     "Elementwise",
     "FiniteDifference",
+    "LimitExceeded",
     "Maxout",
     "Multiply",
     "NotFinite",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from difflab.terminal import print_json, print_network, print_table, progress
+from difflab.terminal import print_forecasts, print_json, print_network, print_table, progress
 
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def list_(results: Path, as_json: bool) -> None:
 @json_option
 def table(study: str, results: Path, kind: str, as_json: bool) -> None:
     """Print the table of recorded rows; nothing is run."""
-    from difflab.study import report, tables
+    from difflab.study import csv_rows, report, tables
 
     declared, directory = _read(study), _directory(study, results)
     rows = _recorded(declared, directory)
@@ -125,7 +125,7 @@ def table(study: str, results: Path, kind: str, as_json: bool) -> None:
     elif kind == "latex":
         click.echo(tables.latex(list(declared.measures), rows), nl=False)
     elif kind == "csv":
-        click.echo(tables.csv(rows), nl=False)
+        click.echo(csv_rows.csv(rows), nl=False)
     else:
         print_table(declared, rows)
 
@@ -204,11 +204,12 @@ def gradient(
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw its program to this file.")
 @json_option
 def show(network: Path, svg: Path | None, as_json: bool) -> None:
-    """Show what a NETWORK is made of: layers, parameters, operations, and its program.
+    """Show what a NETWORK is made of, and what it would take to derive: layers, operations, program, forecasts.
 
     NETWORK is a TOML or JSON file with the fields of one [[networks]] entry of a study.
     """
     from difflab import diagram, summary
+    from difflab.backends.symbolic import forecasts
     from difflab.files import write_atomically
     from difflab.network_files import read_declaration
 
@@ -218,9 +219,10 @@ def show(network: Path, svg: Path | None, as_json: bool) -> None:
         write_atomically(svg, diagram.svg(net))
         click.echo(f"written to {svg}", err=True)
     if as_json:
-        print_json(summary.document(net, declared.init, declared.data))
+        print_json(summary.document(net, declared.init, declared.data) | {"to_derive": forecasts(net)})
     else:
         print_network(net, summary.terms(net, declared.init, declared.data))
+        print_forecasts(forecasts(net))
 
 
 def _option(text: str) -> tuple[str, Any]:

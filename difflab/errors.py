@@ -27,3 +27,11 @@ class MissingExtra(ImportError):
 
     def __init__(self, extra: str, what: str) -> None:
         super().__init__(f"{what} is not installed; install it with: pip install 'difflab[{extra}]'")
+
+
+class LimitExceeded(RuntimeError):
+    """Something met a limit of time or memory that it was given; ``status`` is ``"timeout"`` or ``"memory"``."""
+
+    def __init__(self, status: str, message: str) -> None:
+        self.status = status
+        super().__init__(message)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from difflab.network import MLP
     from difflab.program import Program
+    from difflab.study.columns import Column
     from difflab.study.declaration import Study
     from difflab.study.runner import Listener, Row
-    from difflab.study.tables import Column
     from difflab.summary import LayerRow
 
 UNBOUNDED = 1000
@@ -72,7 +72,7 @@ class _Lines:
 
 
 def _line(label: str, row: Row) -> str:
-    from difflab.study.tables import number
+    from difflab.study.columns import number
 
     parts = [row["status"]]
     if row.get("reason"):
@@ -155,6 +155,33 @@ def print_network(net: MLP, terms: dict[str, Any]) -> None:
     )
 
 
+def print_forecasts(found: dict[str, dict[str, float]]) -> None:
+    """What deriving the gradient as an expression would take, by where subexpressions are shared."""
+    from difflab.study.columns import number
+
+    if not found:
+        return
+    screen = _screen()
+    table = _plain_table({"to derive and compile": "left", "operations": "right", "seconds": "right", "MB": "right"})
+    for method, columns in found.items():
+        size = columns.get("forecast_ops", columns.get("forecast_tree_ops"))
+        table.add_row(method, number(size), _range(columns, "seconds", 1.0), _range(columns, "extra_bytes", 1e6))
+    _print_whole(table, screen)
+    screen.print(
+        "\nforecast from the network alone: operations of the gradient, as a tree where nothing is shared from the "
+        "start, and what is to hold 19 of 20 networks on a machine like that of results/expression_swell\n",
+        soft_wrap=True,
+    )
+
+
+def _range(columns: dict[str, float], figure: str, unit: float) -> str:
+    from difflab.derivation.forecasting import columns_of
+    from difflab.study.columns import number
+
+    _, low, high = (columns.get(name) for name in columns_of(figure))
+    return "—" if low is None or high is None else f"{number(low / unit)} … {number(high / unit)}"
+
+
 def _layer_table(layers: list[LayerRow], totals: dict[str, int]) -> Table:
     table = _plain_table({"layer": "left", "kind": "left", "what": "left", "width": "right"})
     shown = {"parameters": "parameters", "shared": "shared", "multiply_adds": "multiply-adds"}
@@ -202,7 +229,7 @@ def _plain_table(columns: dict[str, Literal["left", "right"]]) -> Table:
 
 
 def _table(shown: list[Column], rows: list[Row]) -> Table:
-    from difflab.study.tables import network_name
+    from difflab.study.names import network_name
 
     made = _plain_table({column.title.replace(" ", "\n"): "left" if column.is_text else "right" for column in shown})
     before = None

@@ -15,7 +15,7 @@ import difflab as dl
 from difflab.initialisation import INITIALISATIONS
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
-from difflab.study import tables
+from difflab.study import columns, csv_rows, names, tables
 from difflab.study.reading import read_study
 from difflab.study.report import machine
 from difflab.study.timing import MOST_WAITED
@@ -64,7 +64,7 @@ def recorded(study: str, name: str, committed: bool) -> str | None:
 
 def recorded_rows(study: str, committed: bool = True) -> list[dict]:
     text = recorded(study, "rows.csv", committed)
-    return [] if text is None else tables.from_csv(io.StringIO(text))
+    return [] if text is None else csv_rows.from_csv(io.StringIO(text))
 
 
 def recorded_machine(study: str, committed: bool) -> str:
@@ -90,7 +90,7 @@ def certified_table(committed: bool = True) -> str:
     if not rows:
         return NOT_MEASURED
     shown = [column for column in tables.COLUMNS if column.title in OF_CERTIFIED]
-    return "\n".join([*tables.lines_of(shown, rows), "", recorded_machine("certified", committed), ""])
+    return "\n".join([*columns.lines_of(shown, rows), "", recorded_machine("certified", committed), ""])
 
 
 def peers_table(committed: bool = True) -> str:
@@ -136,15 +136,42 @@ def aims_table(committed: bool = True) -> str:
     lines = []
     for network, batch in AIMS:
         mine = [row for row in rows if (row["network"], row["batch"]) == (network, batch)]
-        ratios = [tables.number(row["ratio"]) for row in sorted(mine, key=lambda row: row["ratio"])]
+        ratios = [columns.number(row["ratio"]) for row in sorted(mine, key=lambda row: row["ratio"])]
         reached = sum(row["ratio"] >= aim(row) for row in mine)
         aims = " or ".join(f"{each:g}" for each in sorted({aim(row) for row in mine}))
-        name = tables.layer_words({"network": network})[0]
+        name = names.layer_words({"network": network})[0]
         lines.append([f"{name} batch {batch}", aims, ratios[0], ratios[-1], f"{reached} of {len(mine)}"])
     waited = sum(bool(row["contended"]) for row in rows)
     share = f"{100 * MOST_WAITED:g} %"
     said = f"In {waited} of these {len(rows)} contests one of the two waited for more than {share} of its turns.\n"
     return markdown(["network", "aim", "least", "largest", "reached"], lines) + "\n" + said
+
+
+def _from_to(figures: list[float]) -> str:
+    """The least and the largest."""
+    return f"{columns.number(min(figures))} … {columns.number(max(figures))}" if figures else columns.MISSING
+
+
+def swell_table(committed: bool = True) -> str:
+    """Of every method in the study of expression swell: operations, and seconds to derive and compile."""
+    if not (rows := recorded_rows("expression_swell", committed)):
+        return NOT_MEASURED
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        counted = [row for row in mine if row.get("own_loss_ops") and row.get("gradient_ops")]
+        if not counted:
+            continue
+        stopped = sum(row["status"] in ("timeout", "memory") for row in mine)
+        trees = [row for row in counted if row.get("gradient_tree_ops")]
+        figures = [
+            [row["gradient_ops"] / row["own_loss_ops"] for row in counted],
+            [row["gradient_tree_ops"] / row["own_loss_ops"] for row in trees],
+            [row["prepare_seconds"] for row in counted],
+        ]
+        lines.append([f"`{method}`", f"{len(counted)} of {len(mine)}", *map(_from_to, figures), str(stopped)])
+    header = ["method", "networks", "operations ÷ loss", "as a tree ÷ loss", "seconds to prepare", "stopped"]
+    return markdown(header, lines) + "\n" + recorded_machine("expression_swell", committed) + "\n"
 
 
 def operation_examples() -> dict[str, dl.MLP]:
@@ -246,6 +273,7 @@ if __name__ == "__main__":
         "certified table": certified_table(committed=False),
         "peers table": peers_table(committed=False),
         "aims table": aims_table(committed=False),
+        "swell table": swell_table(committed=False),
         "support table": support_table(),
         "activation table": activation_table(),
         "loss table": loss_table(),

@@ -1,4 +1,4 @@
-"""Expressions as C: the numbers of NumPy, no names but our own, and clear words where there is no compiler."""
+"""Expressions as C and as loops for Numba: the numbers of NumPy, no names but our own, and clear words without them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pytest
 import sympy
 
 import difflab as dl
-from difflab import c_code, expressions
 from difflab.backends import symbolic
+from difflab.derivation import c_code, expressions, loop_code, numpy_code, scalar_code
+from difflab.derivation.sharing import Way
+from difflab.derivation.straight_lines import InNumba
 from difflab.layers import BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
-from difflab.sharing import Way
 
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="a C compiler called cc is not there")
@@ -35,11 +36,30 @@ each_net = pytest.mark.parametrize("kind", NETS)
 each_way = pytest.mark.parametrize("way", WAYS)
 
 
-def evaluators(kind: str, way: str) -> tuple:
-    """In NumPy and in C, of the same expressions."""
+LANGUAGES = {"c": c_code, "numba": loop_code}
+each_language = pytest.mark.parametrize("language", LANGUAGES)
+
+
+def in_c(*parts) -> c_code.InC:
+    return c_code.InC(c_code.library("\n".join(c_code.source(*parts)), "cc"), len(parts[1].outputs))
+
+
+def in_numba(*parts) -> InNumba:
+    return InNumba("\n".join(loop_code.source(*parts)), len(parts[1].outputs))
+
+
+MADE = {"c": in_c, "numba": in_numba}
+
+
+def expressions_of(kind: str, way: str) -> tuple:
     derivation = expressions.derive_sample(NETS[kind], WAYS[way])
-    parts = derivation, expressions.share(derivation, WAYS[way]), expressions.share_loss(derivation, WAYS[way])
-    return expressions.InNumpy(*parts), c_code.InC(*parts)
+    return derivation, expressions.share(derivation, WAYS[way]), expressions.share_loss(derivation, WAYS[way])
+
+
+def evaluators(kind: str, way: str, language: str = "c") -> tuple:
+    """In NumPy and in another language, of the same expressions."""
+    parts = expressions_of(kind, way)
+    return numpy_code.InNumpy("\n".join(numpy_code.source(*parts))), MADE[language](*parts)
 
 
 def problem(kind: str, batch: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -49,9 +69,9 @@ def problem(kind: str, batch: int = 7) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=net.n_params), np.concatenate([rng.normal(size=(net.n_inputs, batch)), y.T, *masks])
 
 
-def disagreement(kind: str, way: str) -> float:
-    """Of sums in C and in NumPy, in eps of the largest."""
-    numpy, c = evaluators(kind, way)
+def disagreement(kind: str, way: str, language: str = "c") -> float:
+    """Of sums in another language and in NumPy, in eps of the largest."""
+    numpy, c = evaluators(kind, way, language)
     arguments = problem(kind)
     expected = numpy.sums(*arguments)
     difference = np.append(c.sums(*arguments) - expected, c.loss(*arguments) - numpy.loss(*arguments))
@@ -68,18 +88,26 @@ def test_sums_are_those_of_numpy(kind, way):
     assert disagreement(kind, way) <= ROUNDINGS
 
 
-def test_a_wrong_power_is_caught(monkeypatch):
-    right = c_code._Printer._print_Pow
-    monkeypatch.setattr(c_code._Printer, "_print_Pow", lambda self, e: f"({right(self, e)}*1.001)")
-    assert disagreement("softplus", "during") > ROUNDINGS
+@pytest.mark.parametrize("kind", ["tanh", "gelu", "elu", "maxout", "penalties", "dropout"])
+def test_sums_of_numba_are_those_of_numpy(kind):
+    """A few networks, since each takes a second to compile."""
+    assert disagreement(kind, "during", "numba") <= ROUNDINGS
 
 
-@pytest.mark.parametrize("power", [-9, -8, -3, -2, -1, 2, 3, 8, 9])
-def test_powers_are_what_they_say(power):
+@each_language
+def test_a_wrong_power_is_caught(monkeypatch, language):
+    right = scalar_code.ScalarPrinter._print_Pow
+    monkeypatch.setattr(scalar_code.ScalarPrinter, "_print_Pow", lambda self, e: f"({right(self, e)}*1.001)")
+    assert disagreement("softplus", "during", language) > ROUNDINGS
+
+
+@each_language
+@pytest.mark.parametrize("power", [-9, -3, -1, 2, 8, 9])
+def test_powers_are_what_they_say(power, language):
     w = sympy.Symbol("w0", real=True)
     derivation = expressions.Derivation([w], [], w**power, [sympy.diff(w**power, w)])
     parts = expressions.Shared([], [derivation.loss, *derivation.gradient]), expressions.Shared([], [derivation.loss])
-    value, slope = c_code.InC(derivation, *parts).sums(np.array([1.5]), np.zeros((0, 1)))
+    value, slope = MADE[language](derivation, *parts).sums(np.array([1.5]), np.zeros((0, 1)))
     assert value == pytest.approx(1.5**power, rel=8 * EPS)
     assert slope == pytest.approx(power * 1.5 ** (power - 1), rel=8 * EPS)
 
@@ -90,22 +118,42 @@ def test_constants_are_the_nearest_doubles():
         derivation = expressions.Derivation([w], [], w * sympy.Rational(number), [sympy.Rational(number)])
         outputs = [derivation.loss, *derivation.gradient]
         parts = expressions.Shared([], outputs), expressions.Shared([], outputs[:1])
-        assert c_code.InC(derivation, *parts).sums(np.ones(1), np.zeros((0, 1))).tolist() == [number, number]
+        assert in_c(derivation, *parts).sums(np.ones(1), np.zeros((0, 1))).tolist() == [number, number]
 
 
-OURS = {"void", "loss_and_gradient", "loss", "const", "double", "theta", "samples", "long", "batch", "out", "for", "i"}
-FUNCTIONS = {"exp", "log", "tanh", "sqrt", "erfc", "pow", "M_PI", "M_SQRT2", "M_SQRT1_2", "e"}
+OURS = {"loss_and_gradient", "loss", "theta", "samples", "batch", "out", "for", "i"}
+FUNCTIONS = {"exp", "log", "tanh", "sqrt", "erfc", "e"}
+
+
+OF_LANGUAGES = {
+    "c": {"void", "const", "double", "long", "int", "M_PI", "M_SQRT2", "M_SQRT1_2", "pow"},
+    "numba": {"def", "in", "range", "shape", "if", "else", "pi"},
+    "numpy": {
+        "def",
+        "return",
+        "select",
+        "less",
+        "less_equal",
+        "greater",
+        "greater_equal",
+        "nan",
+        "default",
+        "True",
+        "pi",
+    }
+    | {"logical_and", "logical_or", "logical_not", "reduce"},
+}
 
 
 @each_way
-def test_code_holds_no_names_but_our_own(way, monkeypatch):
-    sources = []
-    right = c_code._compiled
-    monkeypatch.setattr(c_code, "_compiled", lambda source, compiler: sources.append(source) or right(source, compiler))
-    for kind in ("gelu", "elu", "swish", "maxout", "penalties"):
-        evaluators(kind, way)
-    names = set(re.findall(r"[A-Za-z_]\w*", "".join(source.split("\n", 1)[1] for source in sources)))
-    assert {name for name in names - OURS - FUNCTIONS if not re.fullmatch(r"[vx]\d+", name)} == set()
+@pytest.mark.parametrize("language", OF_LANGUAGES)
+def test_code_holds_no_names_but_our_own(way, language):
+    source = {**LANGUAGES, "numpy": numpy_code}[language].source
+    text = "".join(
+        "".join(source(*expressions_of(kind, way))) for kind in ("gelu", "elu", "swish", "maxout", "penalties")
+    )
+    names = set(re.findall(r"[A-Za-z_]\w*", text)) - OURS - FUNCTIONS - OF_LANGUAGES[language]
+    assert {name for name in names if not re.fullmatch(r"[wxyvs]\d+", name)} == set()
 
 
 def test_without_a_compiler_c_is_refused_in_one_sentence(monkeypatch):

@@ -3,6 +3,7 @@
 Every activation meets one loss, and with ``DIFFLAB_EXHAUSTIVE=1`` in the environment every loss.
 """
 
+import importlib.util
 import os
 from collections.abc import Callable
 from functools import cache
@@ -15,9 +16,10 @@ import pytest
 from flint import arb
 
 import difflab as dl
-from difflab import expressions
 from difflab.backends import finite_difference
 from difflab.counting import loss_tree_operations
+from difflab.derivation import expressions
+from difflab.derivation.sharing import SHARING, Way
 from difflab.discrepancy import relative_in_norm
 from difflab.enclosures import symbolic_balls
 from difflab.enclosures.derivatives import Point
@@ -27,7 +29,6 @@ from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
 from difflab.primitives.operations import OPERATIONS
 from difflab.program import values
-from difflab.sharing import SHARING, Way
 
 
 LABELS = {
@@ -281,7 +282,13 @@ def test_the_same_call_gives_the_same_bits_in_a_fresh_array_and_leaves_its_argum
 # --- symbolic derivatives in balls ---
 
 
-WAYS = [Way(sharing) for sharing in SHARING] + [Way("during", "forward"), Way("layerwise", "forward")]
+WAYS = [
+    *(Way(sharing) for sharing in SHARING),
+    Way("during", "forward"),
+    Way("layerwise", "forward"),
+    Way(simplification="factor_terms"),
+    *([Way(engine="symengine")] if importlib.util.find_spec("symengine") else []),
+]
 
 
 def symbolic(kind: str, batch: int, targets: str, way: Way) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import io
 
-from difflab.study import tables
+from difflab.study import csv_rows
 from difflab.study.families import families
 
 
@@ -65,7 +65,7 @@ def test_members_hold_the_rows_of_all_methods():
 
 def test_rows_from_csv_are_of_the_same_families():
     rows = [row(scale=scale, layers=None) for scale in (1.0, 4.0, 16.0)] + [row("4-3-3-10"), row("4-3-3-3-10")]
-    back = tables.from_csv(io.StringIO(tables.csv(rows)))
+    back = csv_rows.from_csv(io.StringIO(csv_rows.csv(rows)))
     assert found(*back) == found(*rows)
     assert len(found(*back)) == 2
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import pytest
 import sympy
 
 import difflab as dl
-from difflab import expressions, listings
 from difflab.backends.symbolic import CHEAP_GRADIENT
 from difflab.counting import primal_operations
-from difflab.expressions import Derivation, deep_recursion, share, shared_operations, tree_operations
-from difflab.listings import ACCUMULATIONS, Listing, needed
-from difflab.sharing import Way
+from difflab.derivation import expressions, listings
+from difflab.derivation.expressions import Derivation, deep_recursion, share, shared_operations, tree_operations
+from difflab.derivation.listings import ACCUMULATIONS, Listing, needed
+from difflab.derivation.sharing import Way
 
 
 a, b, c, d = sympy.symbols("a b c d", real=True)
@@ -221,45 +220,3 @@ def test_all_derivatives_of_a_product_take_three_operations_a_factor():
             values[symbol] = line.xreplace(values)
         product = sympy.factorial(n)
         assert [values[entry] for entry in gradient] == [product / place[factor] for factor in factors]
-
-
-def logistic(n: int) -> sympy.Expr:
-    """l_1 = x, l_{n+1} = 4 l_n (1 - l_n) [Baydin, Pearlmutter, Radul, Siskind 2018, table 1]."""
-    x = sympy.Symbol("x")
-    made = x
-    for _ in range(n - 1):
-        made = 4 * made * (1 - made)
-    return made
-
-
-TABLE_1 = {
-    1: "1",
-    2: "4*(1 - x) - 4*x",
-    3: "16*(1 - x)*(1 - 2*x)**2 - 16*x*(1 - 2*x)**2 - 64*x*(1 - x)*(1 - 2*x)",
-    4: "128*x*(1 - x)*(-8 + 16*x)*(1 - 2*x)**2*(1 - 8*x + 8*x**2)"
-    " + 64*(1 - x)*(1 - 2*x)**2*(1 - 8*x + 8*x**2)**2"
-    " - 64*x*(1 - 2*x)**2*(1 - 8*x + 8*x**2)**2"
-    " - 256*x*(1 - x)*(1 - 2*x)*(1 - 8*x + 8*x**2)**2",
-}
-"""The derivatives that the table prints."""
-
-
-@pytest.mark.parametrize("n", TABLE_1)
-def test_the_logistic_map_has_the_derivatives_of_the_table(n):
-    x = sympy.Symbol("x")
-    printed = sympy.parsing.sympy_parser.parse_expr(TABLE_1[n], {"x": x})
-    assert sympy.expand(sympy.diff(logistic(n), x) - printed) == 0
-
-
-def test_the_logistic_map_swells_as_a_tree_and_grows_by_a_constant_as_lines():
-    x = sympy.Symbol("x")
-    trees = [tree_operations([sympy.diff(logistic(n), x)]) for n in range(1, 13)]
-    lines = []
-    for n in range(1, 13):
-        listing, made = Listing(), x
-        for _ in range(n - 1):
-            made = listing.name(4 * made * (1 - made))
-        ACCUMULATIONS["reverse"](listing, listing.lines.copy(), made, [x])
-        lines.append(len(listing.lines))
-    assert all(2 < later / earlier < 4 for earlier, later in zip(trees[4:], trees[5:], strict=False))
-    assert len(set(np.diff(lines[3:]))) == 1

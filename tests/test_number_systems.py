@@ -10,8 +10,8 @@ import sympy
 from flint import arb, ctx
 
 import difflab as dl
-from difflab import expressions
 from difflab.counting import loss_tree_operations
+from difflab.derivation import expressions
 from difflab.number_systems import (
     BALLS,
     COMPLEX128,

@@ -1,5 +1,6 @@
 """Other libraries: as yardsticks of Backprop and Certified in float64, and as back-ends that keep the contract."""
 
+import importlib
 from functools import cache
 from typing import Any
 
@@ -220,7 +221,7 @@ def test_networks_of_any_layers_hold_every_layer_and_loss():
 
 LIBRARIES = [
     Jax(), Jax("float32"), Torch(), Torch("float32"), HipsAutograd(), HipsAutograd("float32"), Casadi(),
-    Casadi(threads=2),
+    Casadi(threads=2), Casadi(form="MX"),
 ]  # fmt: skip
 
 
@@ -289,6 +290,32 @@ def test_a_peer_says_which_library_it_is(backend):
     facts = backend.prepare(net).facts
     assert facts["library"].startswith(f"{backend.package} ")
     assert facts["primal_calls"] == 1
+
+
+COUNTING = [Casadi(), Casadi(form="MX"), Jax()]
+SAME_ALGORITHM = 1.5
+"""Times the operations of the lab's own derivation, or less by as much: libraries differ in what they simplify."""
+
+
+@pytest.mark.parametrize("widths", [[4, 8, 8, 3], [4, 2, 2, 2, 10], [16, 16, 10]], ids=str)
+@pytest.mark.parametrize("backend", COUNTING, ids=repr, indirect=True)
+def test_operations_of_a_library_are_counted_by_the_convention_of_the_lab(backend, widths):
+    """Three ways to count, none of which knows of another, come to nearly the same."""
+    net = dl.MLP.dense(widths, hidden="tanh")
+    counted, own = backend.prepare(net).counted(), dl.Symbolic("during").prepare(net).facts
+    assert counted["derive_seconds"] > 0
+    for name in ("gradient_ops", "own_loss_ops"):
+        assert own[name] / SAME_ALGORITHM <= counted[name] <= own[name] * SAME_ALGORITHM
+
+
+@pytest.mark.parametrize("backend", [Jax(), Casadi()], ids=repr, indirect=True)
+def test_an_operation_more_is_counted(backend, monkeypatch):
+    """Both outputs taken through tanh once more."""
+    module = importlib.import_module(type(backend).__module__)
+    net, right = dl.MLP.dense([4, 3, 2], hidden="tanh"), module.activations
+    before = backend.prepare(net).counted()["own_loss_ops"]
+    monkeypatch.setattr(module, "activations", lambda net: [*right(net)[:-1], "tanh"])
+    assert backend.prepare(net).counted()["own_loss_ops"] - before == 2
 
 
 @pytest.mark.parametrize("chosen", [0, 1])

@@ -30,6 +30,7 @@ from readme import (
     peers_table,
     recorded_rows,
     support_table,
+    swell_table,
 )
 
 import difflab as dl
@@ -62,6 +63,7 @@ TABLES = {
     "certified table": certified_table,
     "peers table": peers_table,
     "aims table": aims_table,
+    "swell table": swell_table,
 }
 
 

@@ -17,7 +17,7 @@ from difflab import MLP, Backprop, FiniteDifference, reference_gradient
 from difflab.errors import MissingExtra
 from difflab.kernels import target
 from difflab.peers import Jacobi
-from difflab.study import accounts, runner, tables, worker
+from difflab.study import accounts, names, runner, tables, worker
 from difflab.study.cells import cells, certified_task, key, problem
 from difflab.study.measures import accuracy
 from difflab.study.measures.subject import Subject
@@ -361,7 +361,7 @@ def test_a_network_declared_in_full_runs_like_any_other(tmp_path):
         "softmax_cross_entropy",
     )
     name = "4 → 2 elu(0.5) → res(2 tanh → dropout p 0.5, seed 1) → 10 l2 0.01 label_smoothing 0.1 he_normal"
-    assert tables.network_name(row) == name
+    assert names.network_name(row) == name
 
 
 def test_rows_of_dense_networks_keep_their_fields(tmp_path):
@@ -370,7 +370,7 @@ def test_rows_of_dense_networks_keep_their_fields(tmp_path):
     shown = {name: row[name] for name in ("network", "hidden", "output", "reduction", "loss")}
     assert list(shown.values()) == ["4-2-10", "tanh", "identity", "mean", "softmax_cross_entropy"]
     assert row["layers"] is None
-    assert tables.network_name(row) == "4-2-10 tanh"
+    assert names.network_name(row) == "4-2-10 tanh"
 
 
 def test_a_problem_starts_as_its_network_says(tmp_path):
@@ -500,7 +500,7 @@ def test_a_place_moves_theta_inputs_and_targets_and_all_stay_float32_numbers(tmp
     assert key(usual.task) != key(moved.task)
     row = runner._names(moved)
     assert (row["scale"], row["x_shift"], row["y_shift"]) == (3.3, 0.1, 1000.1)
-    assert tables.network_name(row) == "4-2-10 tanh squared_error scale 3.3 x_shift 0.1 y_shift 1000.1"
+    assert names.network_name(row) == "4-2-10 tanh squared_error scale 3.3 x_shift 0.1 y_shift 1000.1"
     assert runner._names(usual)["scale"] == 1.0
 
 

@@ -259,6 +259,20 @@ def test_show_prints_layers_terms_and_program(place):
     assert "\x1b" not in shown.stdout
 
 
+def test_show_forecasts_what_it_would_take_to_derive(place):
+    lines = [" ".join(line.split()) for line in difflab(place, "show", "digits.json").stdout.splitlines()]
+    assert any(re.match(r"Symbolic\('none'\) \d", line) for line in lines)
+    assert any(re.match(r"Symbolic\('during', 'forward'\) \d", line) for line in lines)
+    ahead = json.loads(difflab(place, "show", "digits.json", "--json").stdout)["to_derive"]
+    assert ahead["Symbolic('none')"]["forecast_tree_ops"] > ahead["Symbolic('during')"]["forecast_ops"] > 0
+
+
+def test_what_couples_samples_has_no_forecast(tmp_path):
+    write_network(MLP(2, [BatchNorm(), Dense(2)]), tmp_path / "net.json")
+    assert json.loads(difflab(tmp_path, "show", "net.json", "--json").stdout)["to_derive"] == {}
+    assert "to derive" not in difflab(tmp_path, "show", "net.json").stdout
+
+
 def test_show_as_json_is_one_document(place):
     document = json.loads(difflab(place, "show", "digits.json", "--json").stdout)
     assert document["schema"] == "difflab.network/1"

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from difflab.study import tables
+from difflab.study import columns, csv_rows, names, tables
 
 
 ROWS = [
@@ -35,7 +35,7 @@ ROWS = [
     + [(float("inf"), "inf"), (float("nan"), "nan"), (-2.5, "-2.5")],
 )
 def test_numbers_are_short(value, text):
-    assert tables.number(value) == text
+    assert columns.number(value) == text
 
 
 def test_ratios_are_derived_from_recorded_figures():
@@ -71,7 +71,7 @@ def test_latex_escapes_what_latex_would_read():
 
 
 def test_csv_is_exact():
-    back = tables.from_csv(io.StringIO(tables.csv(ROWS)))
+    back = csv_rows.from_csv(io.StringIO(csv_rows.csv(ROWS)))
     assert back[0]["error_relative"] == ROWS[0]["error_relative"]
     assert back[0]["error_ulp_max"] == float("inf")
     assert back[1]["parameters"] == 2410
@@ -82,15 +82,15 @@ def test_csv_is_exact():
 
 
 def test_csv_runs_nothing_in_a_spreadsheet():
-    assert "'=1+1" in tables.csv([{"network": "=1+1", "status": "ok"}])
+    assert "'=1+1" in csv_rows.csv([{"network": "=1+1", "status": "ok"}])
 
 
 def test_networks_that_differ_have_different_names():
     usual = {"network": "4-3-10", "hidden": "tanh", "output": "identity", "loss": "softmax_cross_entropy"}
     others = [usual | {"reduction": "sum"}, usual | {"output": "tanh"}, usual | {"loss": "squared_error"}]
-    names = {tables.network_name(row) for row in [usual | {"reduction": "mean"}, *others]}
-    assert len(names) == 4
-    assert "4-3-10 tanh" in names
+    found = {names.network_name(row) for row in [usual | {"reduction": "mean"}, *others]}
+    assert len(found) == 4
+    assert "4-3-10 tanh" in found
 
 
 DENSE = '[{"kind": "dense", "units": 3, "activation": "tanh"}, {"kind": "dense", "units": 10}]'
@@ -105,8 +105,8 @@ def test_networks_in_full_are_named_by_their_layers_and_what_is_not_usual():
         {}, {"layers": BARE}, {"layers": SKIP}, {"l1": 0.1}, {"l2": 0.1}, {"label_smoothing": 0.1},
         {"init": "he_normal"}, {"loss": "squared_error"}, {"reduction": "sum"},
     ]  # fmt: skip
-    names = [tables.network_name(full | {"layers": DENSE} | change) for change in changes]
-    assert names == [
+    found = [names.network_name(full | {"layers": DENSE} | change) for change in changes]
+    assert found == [
         "4 → 3 tanh → 10", "4 → 3 → 10", "4 → res(4) → 10", "4 → 3 tanh → 10 l1 0.1", "4 → 3 tanh → 10 l2 0.1",
         "4 → 3 tanh → 10 label_smoothing 0.1", "4 → 3 tanh → 10 he_normal", "4 → 3 tanh → 10 squared_error",
         "4 → 3 tanh → 10 sum",
@@ -115,14 +115,14 @@ def test_networks_in_full_are_named_by_their_layers_and_what_is_not_usual():
 
 def test_rows_of_both_forms_come_back_from_csv_with_their_names():
     rows = [ROWS[0] | {"hidden": "tanh", "l2": 0.0}, ROWS[1] | {"layers": SKIP, "l2": 0.5}]
-    back = tables.from_csv(io.StringIO(tables.csv(rows)))
-    assert [tables.network_name(row) for row in back] == ["4-3-10 tanh", "64 → res(4) → 10 l2 0.5"]
+    back = csv_rows.from_csv(io.StringIO(csv_rows.csv(rows)))
+    assert [names.network_name(row) for row in back] == ["4-3-10 tanh", "64 → res(4) → 10 l2 0.5"]
 
 
 @pytest.mark.parametrize("layers", ["[", "7", '[{"kind": "dense"}]', "[" * 100_000, '[{"kind": "__import__"}]'])
 def test_layers_that_are_none_are_named(layers):
     with pytest.raises(ValueError, match="layers of 4-3-10 must be a list of layers"):
-        tables.network_name({"network": "4-3-10", "layers": layers})
+        names.network_name({"network": "4-3-10", "layers": layers})
 
 
 def test_arrows_of_names_are_latex():
@@ -155,19 +155,19 @@ def test_error_estimates_are_shares_of_what_is_judged():
     found = shown(ESTIMATES)
     assert (found["entries"], found["understated %"], found["silent %"]) == ("40", "25", "20")
     assert (found["reported ÷ true, median"], found["primal calls"]) == ("3.5", "3101")
-    assert (found["flagged %"], found["of converged %"]) == (tables.MISSING, tables.MISSING)
+    assert (found["flagged %"], found["of converged %"]) == (columns.MISSING, columns.MISSING)
     flagged = {"flagged_entries": 5, "converged_entries": 36, "converged_understated_entries": 9}
     assert (shown(ESTIMATES | flagged)["flagged %"], shown(ESTIMATES | flagged)["of converged %"]) == ("10", "25")
 
 
-@pytest.mark.parametrize(("ratio", "text"), [(0.0, "inf"), (0.25, "4"), (float("inf"), "0"), (None, tables.MISSING)])
+@pytest.mark.parametrize(("ratio", "text"), [(0.0, "inf"), (0.25, "4"), (float("inf"), "0"), (None, columns.MISSING)])
 def test_the_worst_estimate_is_one_even_where_no_error_is_reported(ratio, text):
     assert shown(ESTIMATES | {"reported_to_true_min": ratio})["true ÷ reported, worst"] == text
 
 
 def test_error_estimates_come_back_from_csv_as_they_were():
     rows = [ESTIMATES | {"reported_to_true_max": float("inf")}, ROWS[1]]
-    back = tables.from_csv(io.StringIO(tables.csv(rows)))
+    back = csv_rows.from_csv(io.StringIO(csv_rows.csv(rows)))
     assert back[0] == rows[0]
     assert "judged_entries" not in back[1]
     written = [tables.markdown("?", ["error_estimates"], some, "") for some in (rows, back)]
@@ -206,7 +206,7 @@ def test_errors_are_shown_by_condition_in_the_unit_roundoff_of_their_own_dtype()
         shown(TRUTH_ROW | {"dtype": "float64", "error_relative": 6 * 2.0**-53}, ("condition",))["error ÷ κu"] == "0.5"
     )
     for unknown in ({"condition": None}, {"error_relative": None}):
-        assert shown(TRUTH_ROW | unknown, ("condition",))["error ÷ κu"] == tables.MISSING
+        assert shown(TRUTH_ROW | unknown, ("condition",))["error ÷ κu"] == columns.MISSING
     assert (found["ulp p99"], found["error ÷ bound, max"], found["bound ÷ error, median"]) == ("20", "0.125", "64")
 
 
@@ -251,7 +251,7 @@ def test_every_two_methods_that_agree_where_neither_is_right_are_a_row():
     assert "\n".join(lines) in text
     assert "falsely agreeing: entries" in text
     assert tables.agreements(rows[3:]) == ["No two methods agree where neither is right."]
-    assert tables.agreements(tables.from_csv(io.StringIO(tables.csv(rows)))) == lines
+    assert tables.agreements(csv_rows.from_csv(io.StringIO(csv_rows.csv(rows)))) == lines
 
 
 CERTIFIED = {
@@ -281,14 +281,14 @@ def test_what_certainty_costs_is_in_one_row():
 
 def test_a_batch_of_its_own_is_in_the_name():
     rows = [TRUTH_ROW | {"own_batch": 1797, "batch": 1797}, TRUTH_ROW | {"batch": 16}]
-    back = tables.from_csv(io.StringIO(tables.csv(rows)))
-    assert [tables.network_name(row) for row in back] == ["4-3-10 batch 1797", "4-3-10"]
+    back = csv_rows.from_csv(io.StringIO(csv_rows.csv(rows)))
+    assert [names.network_name(row) for row in back] == ["4-3-10 batch 1797", "4-3-10"]
 
 
 def test_names_say_where_a_network_is_differentiated():
     usual = {"network": "4-3-10", "hidden": "tanh", "scale": 1.0, "x_shift": 0.0, "y_shift": 0.0}
     changes = [{}, {"scale": 20.0}, {"x_shift": -0.5}, {"y_shift": 1e6}]
-    assert [tables.network_name(usual | change) for change in changes] == [
+    assert [names.network_name(usual | change) for change in changes] == [
         "4-3-10 tanh", "4-3-10 tanh scale 20", "4-3-10 tanh x_shift -0.5", "4-3-10 tanh y_shift 1e+06",
     ]  # fmt: skip
 
@@ -320,7 +320,7 @@ def test_a_contest_shows_how_many_times_faster_backprop_is():
         "2.5", "10.2", "9.9 … 10.5", "1.5", "250",
     ]  # fmt: skip
     refused = shown({"network": "4-3", "parameters": 1, "method": "Casadi()", "status": "refused"}, ("contest",))
-    assert (refused["÷ backprop"], refused["interval"]) == (tables.MISSING, tables.MISSING)
+    assert (refused["÷ backprop"], refused["interval"]) == (columns.MISSING, columns.MISSING)
 
 
 def test_the_fastest_other_of_every_network_dtype_and_number_of_threads_is_found():
@@ -340,7 +340,7 @@ def test_the_fastest_other_of_every_network_dtype_and_number_of_threads_is_found
         ["float64", "2", "Jax('float64')", "no difference", "—"],
     ]
     assert "\n".join(lines) in tables.markdown("?", ["contest"], rows, "")
-    assert tables.fastest_others(tables.from_csv(io.StringIO(tables.csv(rows))))[2:] == lines
+    assert tables.fastest_others(csv_rows.from_csv(io.StringIO(csv_rows.csv(rows))))[2:] == lines
     assert tables.fastest_others(rows[4:]) == ["No other method could be timed."]
 
 
@@ -359,4 +359,4 @@ def test_shares_of_the_roofline_are_in_percent():
     ],
 )
 def test_many_equal_widths_in_a_row_are_counted(label, name):
-    assert tables.network_name({"network": label}) == name
+    assert names.network_name({"network": label}) == name

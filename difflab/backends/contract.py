@@ -68,7 +68,7 @@ class Backend(ABC):
         """Why this back-end cannot differentiate ``net``, or None."""
         return None
 
-    def forecast(self, net: MLP) -> dict[str, int]:
+    def forecast(self, net: MLP) -> dict[str, float]:
         """Figures known before anything is prepared."""
         return {}
 

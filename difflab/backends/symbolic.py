@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from difflab.backends.arguments import Arguments
+from difflab.backends.arguments import Arguments, checked
 from difflab.backends.contract import Backend, Prepared, Refused
 from difflab.counting import loss_tree_operations, primal_operations
+from difflab.derivation import forecasting
+from difflab.derivation.sharing import SHARING, Engine, Order, Sharing, Simplification, Way
+from difflab.enclosures.derivatives import Point
 from difflab.enclosures.rounding import rounding_errors
-from difflab.errors import known, missing_compiler
+from difflab.errors import MissingExtra, known, missing_compiler
 from difflab.network import MLP
 from difflab.primitives.operations import OPERATIONS
-from difflab.sharing import Order, Sharing, Way
 
 
 if TYPE_CHECKING:
-    from difflab.expressions import Derivation
+    from difflab.derivation.generation import Generated, Part
+    from difflab.enclosures.enclosed import Enclosed
+    from difflab.enclosures.symbolic_balls import Expressions
+
+Evaluation = Literal["numpy", "numba", "c", "balls"]
+EVALUATIONS: tuple[Evaluation, ...] = ("numpy", "numba", "c", "balls")
+TRANSFERABLE = ("numpy", "c")
+"""What another process can generate for this one."""
 
 COMPILER = "cc"
 MAX_OPS = 2_000_000
@@ -43,21 +52,38 @@ class Symbolic(Backend):
     sharing : where subexpressions come to be shared: ``"none"``, ``"after"`` differentiating, ``"during"``,
         ``"layerwise"`` [Way]
     order : ``"reverse"`` or ``"forward"``, in which the last two apply the chain rule
-    evaluation : ``"numpy"``, a Python function on arrays over samples; ``"c"``, compiled by the system's compiler
+    evaluation : ``"numpy"``, a Python function on arrays over samples; ``"numba"``, a loop over samples, compiled by
+        Numba, or ``"c"``, by the system's compiler; ``"balls"``, by Arb to the nearest float64, which is what the
+        expressions say but for the last rounding
+    simplification : of every derivative by itself, for the first two: ``"none"``, ``"factor_terms"``, ``"simplify"``,
+        ``"horner"`` [Way]
+    engine : ``"sympy"`` or, for the first two, ``"symengine"``
+    limit_seconds : of wall and processor time for deriving and compiling, which then happens in a process of its own
+    limit_bytes : of memory, in the same process
     max_ops : forecast operations of the gradient beyond which it refuses: as a tree, or as computed for the last two
     """
 
     sharing: Sharing = "after"
     order: Order = "reverse"
-    evaluation: Literal["numpy", "c"] = "numpy"
+    evaluation: Evaluation = "numpy"
+    simplification: Simplification = "none"
+    engine: Engine = "sympy"
+    limit_seconds: float | None = None
+    limit_bytes: int | None = None
     max_ops: int = MAX_OPS
     name = "symbolic"
 
     def __post_init__(self) -> None:
-        Way(self.sharing, self.order)
-        known(self.evaluation, ("numpy", "c"), "evaluation")
-        if not isinstance(self.max_ops, int) or isinstance(self.max_ops, bool) or self.max_ops < 1:
-            raise ValueError(f"max_ops must be an integer, 1 or more, got {self.max_ops!r}")
+        assert self.way
+        known(self.evaluation, EVALUATIONS, "evaluation")
+        _whole("max_ops", self.max_ops)
+        if self.limit_bytes is not None:
+            _whole("limit_bytes", self.limit_bytes)
+        if self.limit_seconds is not None and not self.limit_seconds > 0:
+            raise ValueError(f"limit_seconds must be a number above 0, got {self.limit_seconds!r}")
+        if self.has_limits and self.evaluation not in TRANSFERABLE:
+            words = " or ".join(map(repr, TRANSFERABLE))
+            raise ValueError(f"limits must come with evaluation {words}, got {self.evaluation!r}")
 
     def __repr__(self) -> str:
         """Options that are not the usual ones."""
@@ -69,15 +95,27 @@ class Symbolic(Backend):
     @property
     def way(self) -> Way:
         """How it differentiates."""
-        return Way(self.sharing, self.order)
+        return Way(self.sharing, self.order, self.simplification, self.engine)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether expressions are derived in a process of their own."""
+        return self.limit_seconds is not None or self.limit_bytes is not None
 
     def unsupported(self, net: MLP) -> str | None:
+        if self.engine == "symengine" and find_spec("symengine") is None:
+            return str(MissingExtra("peers", "symengine"))
         return missing_compiler(COMPILER) if self.evaluation == "c" else None
 
-    def forecast(self, net: MLP) -> dict[str, int]:
-        if self.way.is_accumulated:
-            return {"forecast_ops": self._forecast_ops(net, 1)}
-        return {"forecast_tree_ops": forecast_tree_ops(net)}
+    def forecast(self, net: MLP) -> dict[str, float]:
+        name = "forecast_ops" if self.way.is_accumulated else "forecast_tree_ops"
+        size = self._forecast_ops(net, 1) if self.way.is_accumulated else forecast_tree_ops(net)
+        return {name: size, **forecasting.forecast(self._label, size)}
+
+    @property
+    def _label(self) -> str:
+        """That of the same choice without limits, by which its costs are known."""
+        return repr(dataclasses.replace(self, limit_seconds=None, limit_bytes=None, max_ops=MAX_OPS))
 
     def _forecast_ops(self, net: MLP, batch: int) -> int:
         """At most so many operations, loss included; in forward order every parameter has a sweep of its own."""
@@ -85,7 +123,8 @@ class Symbolic(Backend):
         return batch * sweeps * primal_operations(net.program)
 
     def refusal(self, net: MLP) -> str | None:
-        return self.refusal_of_batch(net, 1)
+        known_limits = self.limit_seconds, self.limit_bytes
+        return self.refusal_of_batch(net, 1) or forecasting.beyond(self.forecast(net), *known_limits)
 
     def refusal_of_batch(self, net: MLP, batch: int) -> str | None:
         """The forecast of expressions for a whole batch that is beyond the limit, or None."""
@@ -96,7 +135,14 @@ class Symbolic(Backend):
         return f"forecast {forecast:.1e} operations in the gradient{coupled}, limit {self.max_ops:.1e}"
 
     def _prepare(self, net: MLP) -> Prepared:
+        if self.evaluation == "balls":
+            return PreparedInBalls(net, self)
         return PreparedCoupled(net, self) if net.program.couples_samples else PreparedSymbolic(net, self)
+
+
+def _whole(name: str, number: object) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"{name} must be an integer, 1 or more, got {number!r}")
 
 
 def forecast_tree_ops(net: MLP, batch: int = 1) -> int:
@@ -112,10 +158,16 @@ def forecast_tree_ops(net: MLP, batch: int = 1) -> int:
     return net.n_params * loss_tree_operations(net.program, net.n_params, batch) * 2 * copies // 3
 
 
+def forecasts(net: MLP) -> dict[str, dict[str, float]]:
+    """What is forecast of every way to share, by label; nothing where samples are coupled, whose number matters."""
+    if net.program.couples_samples:
+        return {}
+    choices = [*map(Symbolic, SHARING), Symbolic("during", "forward")]
+    return {repr(choice): choice.forecast(net) for choice in choices}
+
+
 class Evaluator(Protocol):
     """Sums over samples of expressions; samples are columns, (n_symbols, batch)."""
-
-    source_bytes: int
 
     def sums(self, theta: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Of the loss and every entry of its gradient, (1 + n_params,)."""
@@ -124,33 +176,37 @@ class Evaluator(Protocol):
         """Of the loss alone."""
 
 
-class _Compiled:
-    """A derivation made ready to be evaluated, with what it took."""
+def _evaluator(net: MLP, backend: Symbolic, part: Part, batch: int = 1) -> tuple[Evaluator, dict[str, Any]]:
+    """Code for a part of the loss, generated and loaded, with what that took."""
+    # Here and not above: importing sympy takes longer than most commands.
+    from difflab.derivation import generation, limited
 
-    def __init__(self, derive: Callable[[Way], Derivation], backend: Symbolic) -> None:
-        # Here and not above: importing sympy takes longer than most commands.
-        from difflab import c_code, expressions
+    assert backend.evaluation != "balls"
+    recipe = generation.Recipe(part, batch, backend.way, backend.evaluation, COMPILER)
+    if backend.has_limits:
+        generated = limited.generated_within(net, recipe, backend.limit_seconds, backend.limit_bytes)
+    else:
+        generated = generation.generate(net, recipe)
+    started, facts = perf_counter(), dict(generated.facts)
+    evaluator, code_bytes = _loaded(generated, backend.evaluation)
+    facts["compile_seconds"] = facts.get("compile_seconds", 0.0) + perf_counter() - started
+    return evaluator, facts | ({"code_bytes": code_bytes} if code_bytes is not None else {})
 
-        started = perf_counter()
-        derivation = derive(backend.way)
-        derived = perf_counter()
-        shared = expressions.share(derivation, backend.way)
-        found = perf_counter()
-        of_loss = expressions.share_loss(derivation, backend.way)
-        compiling = perf_counter()
-        parts = derivation, shared, of_loss
-        is_c = backend.evaluation == "c"
-        self.evaluator: Evaluator = c_code.InC(*parts, COMPILER) if is_c else expressions.InNumpy(*parts)
-        self.facts = {
-            "derive_seconds": derived - started,
-            "cse_seconds": found - derived,
-            "compile_seconds": perf_counter() - compiling,
-            "source_bytes": self.evaluator.source_bytes,
-            "own_loss_ops": expressions.shared_operations(of_loss),
-            "gradient_tree_ops": expressions.tree_operations(derivation.gradient, derivation.lines),
-            "gradient_ops": expressions.shared_operations(shared),
-            "primal_calls": 1,
-        }
+
+def _loaded(generated: Generated, language: str) -> tuple[Evaluator, int | None]:
+    """What evaluates, and the bytes of its code where these are known."""
+    if language == "c":
+        from difflab.derivation.c_code import InC
+
+        return InC(generated.library, generated.outputs), len(generated.library)
+    if language == "numba":
+        from difflab.derivation.straight_lines import InNumba
+
+        return InNumba(generated.text, generated.outputs), None
+    from difflab.derivation.numpy_code import InNumpy
+
+    evaluator = InNumpy(generated.text)
+    return evaluator, evaluator.code_bytes
 
 
 class _PreparedOnExpressions(Prepared):
@@ -165,14 +221,9 @@ class PreparedSymbolic(_PreparedOnExpressions):
 
     def __init__(self, net: MLP, backend: Symbolic) -> None:
         super().__init__(net, backend)
-        from difflab import expressions
-
-        sample = _Compiled(lambda way: expressions.derive_sample(net, way), backend)
-        self._sample = sample.evaluator
-        self._totals: Evaluator | None = None
-        if net.program.totals:
-            self._totals = _Compiled(lambda way: expressions.derive_totals(net, way), backend).evaluator
-        self.facts.update(sample.facts)
+        self._sample, facts = _evaluator(net, backend, "sample")
+        self._totals = _evaluator(net, backend, "totals")[0] if net.program.totals else None
+        self.facts |= {"primal_calls": 1, **facts}
 
     def _columns(self, arguments: Arguments) -> np.ndarray:
         """A row over the batch for each symbol of a sample."""
@@ -208,14 +259,12 @@ class PreparedCoupled(_PreparedOnExpressions):
         self._batch = 0
 
     def _of_batch(self, batch: int) -> Evaluator:
-        from difflab import expressions
-
         if batch != self._batch:
             if reason := self.backend.refusal_of_batch(self.net, batch):
                 raise Refused(self.backend, self.net, reason)
-            compiled = _Compiled(lambda way: expressions.derive_batch(self.net, batch, way), self.backend)
-            self._evaluator, self._batch = compiled.evaluator, batch
-            self.facts.update(compiled.facts)
+            self._evaluator, facts = _evaluator(self.net, self.backend, "batch", batch)
+            self._batch = batch
+            self.facts.update(facts)
         return self._evaluator
 
     def _numbers(self, arguments: Arguments) -> np.ndarray:
@@ -228,4 +277,44 @@ class PreparedCoupled(_PreparedOnExpressions):
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
         value, *arguments.out[:] = self._of_batch(len(arguments.x)).sums(arguments.theta, self._numbers(arguments))
+        return float(value)
+
+
+class PreparedInBalls(Prepared):
+    """Expressions evaluated by Arb, at precisions that grow until the nearest float64 is known."""
+
+    backend: Symbolic
+
+    def __init__(self, net: MLP, backend: Symbolic) -> None:
+        super().__init__(net, backend)
+        self.facts["primal_calls"] = 1
+        self._batch, self._expressions = 0, None if net.program.couples_samples else self._derived(1)
+
+    def _derived(self, batch: int) -> Expressions:
+        from difflab.enclosures.symbolic_balls import Expressions
+
+        started = perf_counter()
+        found = Expressions.of(self.net, self.backend.way, batch)
+        self.facts["derive_seconds"] = perf_counter() - started
+        return found
+
+    def _enclosed(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Enclosed:
+        if self.net.program.couples_samples and len(x) != self._batch:
+            if reason := self.backend.refusal_of_batch(self.net, len(x)):
+                raise Refused(self.backend, self.net, reason)
+            self._expressions, self._batch = self._derived(len(x)), len(x)
+        assert self._expressions is not None
+        return self._expressions.enclosed(Point(self.net.program, theta, x, y))
+
+    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Half the distance of the bounds or, where these are neighbours of the truth, all of it."""
+        rows = checked(self.net, theta, x, y, self.dtypes).y
+        found = self._enclosed(theta, x, rows)
+        return np.maximum(found.upper - found.nearest, found.nearest - found.lower)[1:]
+
+    def _value(self, arguments: Arguments) -> float:
+        return float(self._enclosed(arguments.theta, arguments.x, arguments.y).nearest[0])
+
+    def _value_and_gradient(self, arguments: Arguments) -> float:
+        value, *arguments.out[:] = self._enclosed(arguments.theta, arguments.x, arguments.y).nearest
         return float(value)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sympy
 from flint import arb
 
+from difflab.derivation.expressions import (
+    Derivation,
+    deep_recursion,
+    derive_batch,
+    derive_sample,
+    derive_totals,
+    simplified,
+)
+from difflab.derivation.sharing import AFTER, Way
 from difflab.enclosures.derivatives import Point
-from difflab.expressions import Derivation, deep_recursion, derive_batch, derive_sample, derive_totals
+from difflab.enclosures.enclosed import Enclosed, enclosed, nothing_known
+from difflab.enclosures.precision import MAX_BITS, doubling
 from difflab.network import MLP
 from difflab.number_systems import Array
-from difflab.sharing import AFTER, Way
 
 
 FUNCTIONS: dict[Any, Callable[[arb], arb]] = {
@@ -45,16 +55,50 @@ def gradient(net: MLP, point: Point) -> Array:
 
 def value_and_gradient(net: MLP, point: Point, way: Way = AFTER) -> Array:
     """Balls of the loss of the batch and of its gradient, (1 + n_params,)."""
-    program, batch = net.program, len(point.x)
-    given = [point.x, point.y, *program.draw_masks(batch)]
-    if program.couples_samples:
-        return evaluated(derive_batch(net, batch, way), point.theta, given)
-    derivation = derive_sample(net, way)
-    samples = [evaluated(derivation, point.theta, list(rows)) for rows in zip(*given, strict=True)]
-    found = sum(samples, start=np.full(1 + net.n_params, 0, object)) / program.divisor(batch)
-    if program.totals:
-        found = found + evaluated(derive_totals(net, way), point.theta, [np.zeros(a.shape[1]) for a in given])
-    return found
+    return Expressions.of(net, way, len(point.x)).at(point)
+
+
+@dataclass(frozen=True)
+class Expressions:
+    """What a loss and its gradient are: of one sample or, where samples are coupled, of a batch, and what is added."""
+
+    net: MLP
+    of_loss: Derivation
+    of_totals: Derivation | None
+
+    @classmethod
+    def of(cls, net: MLP, way: Way, batch: int) -> Expressions:
+        """Derive them."""
+        program = net.program
+        if program.couples_samples:
+            return cls(net, simplified(derive_batch(net, batch, way), way), None)
+        of_totals = simplified(derive_totals(net, way), way) if program.totals else None
+        return cls(net, simplified(derive_sample(net, way), way), of_totals)
+
+    def at(self, point: Point) -> Array:
+        """Balls of the loss of the batch and of its gradient, (1 + n_params,)."""
+        program = self.net.program
+        given = [point.x, point.y, *program.draw_masks(len(point.x))]
+        if program.couples_samples:
+            return evaluated(self.of_loss, point.theta, given)
+        samples = [evaluated(self.of_loss, point.theta, list(rows)) for rows in zip(*given, strict=True)]
+        found = sum(samples, start=np.full(1 + self.net.n_params, 0, object)) / program.divisor(len(point.x))
+        if self.of_totals is None:
+            return found
+        return found + evaluated(self.of_totals, point.theta, [np.zeros(a.shape[1]) for a in given])
+
+    def enclosed(self, point: Point) -> Enclosed:
+        """The nearest floats and bounds of the same; nothing, where no precision tells which branch holds."""
+        shape = (1 + self.net.n_params,)
+
+        def evaluate(bits: int) -> tuple[Enclosed, bool]:
+            found = enclosed(self.at(point), bits)
+            return found, found.is_final
+
+        try:
+            return doubling(evaluate, nothing_known(shape), MAX_BITS)
+        except Undecided:
+            return nothing_known(shape)
 
 
 def evaluated(derivation: Derivation, theta: np.ndarray, samples: list[np.ndarray]) -> Array:

@@ -14,7 +14,7 @@ class TreeSize:
     """The operation count of an expression written out as a tree, without writing it out.
 
     A sum or product of n terms counts n - 1, a power or a function 1, a sign nothing: the convention of
-    :func:`difflab.expressions.tree_operations`. Integers are exact at any size.
+    :func:`difflab.derivation.expressions.tree_operations`. Integers are exact at any size.
     """
 
     __slots__ = ("operations",)

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from difflab.backends.arguments import Arguments, checked
 from difflab.counting import sweep_operations
-from difflab.errors import missing_compiler
+from difflab.errors import known, missing_compiler
 from difflab.network import MLP
 from difflab.peers.plain_dense import activations
 from difflab.peers.ready import Call, Ready, Whole, fastest
@@ -30,15 +31,25 @@ class Casadi(Whole):
 
     Parameters
     ----------
+    form : ``"SX"``, an expression of numbers, or ``"MX"``, one of matrices
     threads : of OpenMP, among which samples are shared where that is faster than one after the other
     max_ops : operations of the gradient of one sample beyond which a network is refused: the code has one line for each
     """
 
     threads: int = 1
     max_ops: int = 20_000
+    form: str = "SX"
     name = "casadi"
     module = "casadi"
     package = "casadi"
+
+    def __post_init__(self) -> None:
+        known(self.form, ("SX", "MX"), "form")
+
+    def __repr__(self) -> str:
+        """The usual form goes without saying."""
+        said = super().__repr__()
+        return said.replace("'SX', ", "").replace("'SX'", "")
 
     def unsupported(self, net: MLP) -> str | None:
         if reason := super().unsupported(net):
@@ -59,14 +70,14 @@ class PreparedCasadi(Ready):
 
     def __init__(self, net: MLP, backend: Casadi) -> None:
         super().__init__(net, backend, "float64")
-        self._threads, self._batch = backend.threads, 0
+        self._threads, self._form, self._batch = backend.threads, backend.form, 0
         self._compiled: dict[int, dict[str, Any]] = {}
 
     def _functions(self, batch: int, shares: int) -> dict[str, Any]:
         if self._batch != batch:
             self._compiled, self._batch = {}, batch
         if shares not in self._compiled:
-            self._compiled[shares] = _compiled(self.net, batch, shares)
+            self._compiled[shares] = _compiled(self.net, self._form, batch, shares)
         return self._compiled[shares]
 
     def held(self, arguments: Arguments, shares: int = 1) -> Any:
@@ -95,6 +106,14 @@ class PreparedCasadi(Ready):
         shares = {1, self._threads} if len(x) % self._threads == 0 else {1}
         return [self.held(arguments, number) for number in sorted(shares)]
 
+    def counted(self) -> dict[str, Any]:
+        """Instructions of CasADi's own machine that compute something, matrices being written out as their entries."""
+        started = perf_counter()
+        gradient, loss = _mapped(self.net, self._form, 1, 1)
+        seconds = perf_counter() - started
+        operations = {"gradient_ops": _operations(gradient), "own_loss_ops": _operations(loss)}
+        return operations | {"derive_seconds": seconds}
+
     def differentiate(self, held: Any) -> Any:
         runs, value, gradient, _ = held
         runs["gradient"]()
@@ -110,25 +129,25 @@ class PreparedCasadi(Ready):
         return float(value[0])
 
 
-def _compiled(net: MLP, batch: int, shares: int) -> dict[str, Any]:
+def _compiled(net: MLP, form: str, batch: int, shares: int) -> dict[str, Any]:
     """Functions of theta, samples and targets that run compiled code: ``gradient`` and ``primal``."""
     import casadi
 
     with tempfile.TemporaryDirectory(prefix="difflab-") as folder:
         source, code = Path(folder) / "mapped.c", Path(folder) / "mapped.so"
         generator = casadi.CodeGenerator(source.name)
-        for function in _mapped(net, batch, shares):
+        for function in _mapped(net, form, batch, shares):
             generator.add(function)
         generator.generate(f"{folder}/")
         subprocess.run(["cc", *FLAGS, str(source), "-o", str(code), "-lm"], check=True, capture_output=True)
         return {name: casadi.external(name, str(code)) for name in ("gradient", "primal")}
 
 
-def _mapped(net: MLP, batch: int, shares: int) -> list[Any]:
+def _mapped(net: MLP, form: str, batch: int, shares: int) -> list[Any]:
     """The loss of a batch with its gradient, and alone: those of a sample, added up, in equal shares of the batch."""
     import casadi
 
-    given = [casadi.SX.sym(name, size) for name, size in _sizes(net)]
+    given = [getattr(casadi, form).sym(name, size) for name, size in _sizes(net)]
     loss, made = _loss(net, *given) / batch, []
     for name, outputs in (("gradient", [loss, casadi.gradient(loss, given[0])]), ("primal", [loss])):
         summed = [*range(len(outputs))]
@@ -140,6 +159,15 @@ def _mapped(net: MLP, batch: int, shares: int) -> list[Any]:
             function = function.map(name, "openmp", shares, [0], summed)
         made.append(function)
     return made
+
+
+def _operations(function: Any) -> int:
+    """Instructions but those that hand in, hand out or hold a constant."""
+    import casadi
+
+    flat = function.expand() if function.is_a("MXFunction") else function
+    moves = {casadi.OP_INPUT, casadi.OP_OUTPUT, casadi.OP_CONST, casadi.OP_PARAMETER, casadi.OP_NEG}
+    return sum(flat.instruction_id(k) not in moves for k in range(flat.n_instructions()))
 
 
 def _sizes(net: MLP) -> list[tuple[str, int]]:

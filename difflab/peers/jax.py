@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,7 @@ class PreparedJax(Ready):
         jax.config.update("jax_enable_x64", True)
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         self._array = jax.numpy.asarray
-        loss = _loss(net)
+        self._traced = loss = _loss(net)
         self._gradient, self._loss = jax.jit(jax.value_and_grad(loss)), jax.jit(loss)
 
         def of_flat(theta: Any, x: Any, y: Any) -> Any:
@@ -72,6 +74,18 @@ class PreparedJax(Ready):
         """Weights are (in, out) as in JAX's own layers."""
         views = weights_and_biases(self.net, arguments.theta)
         return [self._array(view.T) for view in views], self._array(arguments.x), self._array(arguments.y)
+
+    def counted(self) -> dict[str, Any]:
+        """Operations of the jaxprs for one sample, before XLA rewrites them."""
+        import jax
+
+        net, dtype, started = self.net, self.dtypes[0], perf_counter()
+        theta, out = (np.zeros(net.n_params, dtype) for _ in range(2))
+        held = self.held(Arguments(theta, np.zeros((1, net.n_inputs), dtype), np.zeros((1, net.n_outputs), dtype), out))
+        gradient, loss = (jax.make_jaxpr(f)(*held) for f in (jax.value_and_grad(self._traced), self._traced))
+        seconds = perf_counter() - started
+        operations = {"gradient_ops": _operations(gradient.jaxpr), "own_loss_ops": _operations(loss.jaxpr)}
+        return operations | {"derive_seconds": seconds}
 
     def differentiate(self, held: Any) -> Any:
         found = self._gradient(*held)
@@ -116,6 +130,51 @@ class PreparedJax(Ready):
     def _rows(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         arguments = checked(self.net, theta, x, y, self.dtypes)
         return arguments.x, arguments.y
+
+
+MOVES = {
+    *("broadcast_in_dim", "reshape", "transpose", "squeeze", "slice", "concatenate", "convert_element_type"),
+    *(
+        "stop_gradient",
+        "copy",
+        "neg",
+        "iota",
+        "device_put",
+        "zeros_like",
+        "lt",
+        "gt",
+        "le",
+        "ge",
+        "eq",
+        "ne",
+        "and",
+        "or",
+    ),
+}
+"""Primitives that compute nothing, turn a sign or decide, which counts nothing in the lab's own convention either."""
+
+
+def _operations(jaxpr: Any) -> int:
+    """Of numbers: every entry of what a primitive makes counts one, an inner product its products and sums."""
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation: Any) -> int:
+    inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
+    inner = [value for value in inner if hasattr(value, "eqns")]
+    if inner:
+        return sum(map(_operations, inner))
+    made = math.prod(equation.outvars[0].aval.shape)
+    name = equation.primitive.name
+    if name in MOVES:
+        return 0
+    if name.startswith("reduce_"):
+        return math.prod(equation.invars[0].aval.shape) - made
+    if name != "dot_general":
+        return made
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    terms = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+    return made * (2 * terms - 1)
 
 
 def _loss(net: MLP) -> Callable[[list[Any], Any, Any], Any]:

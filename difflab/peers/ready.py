@@ -95,6 +95,10 @@ class Ready(Prepared):
         held = self.held(checked(self.net, theta, x, y, self.dtypes))
         return lambda: self.evaluate(held)
 
+    def counted(self) -> dict[str, Any]:
+        """Operations of one sample's gradient and loss, and what deriving them takes, where the library can tell."""
+        return {}
+
     def _value_and_gradient(self, arguments: Arguments) -> float:
         return self.unpacked(self.differentiate(self.held(arguments)), arguments.out)
 

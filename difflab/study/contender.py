@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_info
 
+from difflab import child
 from difflab.backends.contract import Prepared
 from difflab.peers import calls, gradient_of
-from difflab.study import accounts, child
+from difflab.study import accounts
 from difflab.study.declaration import PlacedNetwork, build_backend
 from difflab.study.timing import repeats, sample
 

@@ -16,6 +16,7 @@ Measure = Literal[
     "speed",
     "swell",
     "derivation",
+    "forecast",
     "error_estimates",
     "condition",
     "agreement",

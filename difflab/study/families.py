@@ -7,7 +7,7 @@ from typing import Any
 
 from difflab.network_files import TERMS
 from difflab.study.declaration import PLACE
-from difflab.study.tables import DEFAULTS, network_name, term_words
+from difflab.study.names import DEFAULTS, network_name, term_words
 
 
 Row = dict[str, Any]

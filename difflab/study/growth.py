@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from difflab.study.columns import Column, lines_of, number
 from difflab.study.families import Family, families
-from difflab.study.tables import Column, lines_of, number
 
 
 Row = dict[str, Any]

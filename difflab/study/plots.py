@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from difflab.backends.symbolic import CHEAP_GRADIENT
+from difflab.derivation.forecasting import columns_of
 from difflab.errors import MissingExtra
 from difflab.files import write_atomically
 from difflab.study import growth, swelling
 from difflab.study.families import KNOBS, Family, families
-from difflab.study.tables import made_of, network_name, term_words, unit_roundoff
+from difflab.study.names import made_of, network_name, term_words
+from difflab.study.tables import unit_roundoff
 
 
 if TYPE_CHECKING:
@@ -70,6 +72,9 @@ def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
         drawn["roofline"] = _figure_of_roofline(rows)
     if "derivation" in measures and (found := [f for f in families(rows) if f.knob in swelling.KNOBS]):
         drawn["swelling"] = _figure_of_swelling(found, rows)
+    ahead = [row for row in rows if row.get("forecast_seconds") is not None]
+    if "forecast" in measures and (found := [f for f in families(ahead) if f.knob in swelling.KNOBS]):
+        drawn["wall"] = _figure_of_walls(found, ahead)
     if laws := growth.laws(rows):
         drawn["growth"] = _figure_of_growth(laws)
     return drawn
@@ -250,6 +255,47 @@ def _draw_swelling(axes: Axes, family: Family, styles: dict[str, dict[str, Any]]
             axes.text(setting, 0.98 - 0.06 * list(styles).index(method), "×", transform=axes.get_xaxis_transform(),
                       color=style["color"], ha="center", va="top", fontsize=9)  # fmt: skip
     axes.set(yscale="log", xlabel=KNOBS[family.knob])
+    axes.set_xticks([float(setting) for setting in family.members], list(family.members), fontsize=8)
+    axes.set_title(family.name, fontsize=8.5)
+
+
+def _figure_of_walls(found: list[Family], rows: list[Row]) -> Figure:
+    """Seconds to derive and compile, forecast and as it was, against the limit of a cell."""
+    styles, lines = _styles([row | {"series": row["method"]} for row in rows]), -(-len(found) // 2)
+    with _new_figure(1.0 + 2.5 * lines, (lines, 2)) as (figure, grid):
+        axes = np.atleast_1d(grid).ravel()
+        for panel, family in zip(axes, found, strict=False):
+            _draw_wall(panel, family, styles)
+        for panel in axes[len(found) :]:
+            panel.set_axis_off()
+        for method, style in styles.items():
+            axes[0].plot([], [], label=method, **style)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+        figure.supylabel("seconds to derive and compile", fontsize=9)
+        figure.supxlabel(
+            "bands: forecast, to hold 19 of 20; markers: as it was; dashed: limit of time, at which × were stopped; "
+            "+: stopped for memory",
+            fontsize=7.5,
+        )
+        return figure
+
+
+def _draw_wall(axes: Axes, family: Family, styles: dict[str, dict[str, Any]]) -> None:
+    members = [(float(setting), row) for setting, rows in family.members.items() for row in rows]
+    limit = max(row["limit_seconds"] for _, row in members)
+    axes.axhline(limit, color="#888888", lw=0.8, ls="--", zorder=0)
+    for method, style in styles.items():
+        mine = [(setting, row) for setting, row in members if row["method"] == method]
+        settings = [setting for setting, _ in mine]
+        low, high = ([row[name] for _, row in mine] for name in columns_of("seconds")[1:])
+        axes.fill_between(settings, low, high, color=style["color"], alpha=0.15, lw=0)
+        measured = [(setting, row["prepare_seconds"]) for setting, row in mine if row["status"] == "ok"]
+        if measured:
+            axes.plot(*zip(*measured, strict=True), **style | {"ls": "-", "markersize": 3})
+        for status, sign in (("timeout", "x"), ("memory", "+")):
+            stopped = [setting for setting, row in mine if row["status"] == status]
+            axes.plot(stopped, [limit] * len(stopped), sign, color=style["color"], ms=5)
+    axes.set(yscale="log", xlabel=KNOBS[family.knob], ylim=(1e-3, 1e6))
     axes.set_xticks([float(setting) for setting in family.members], list(family.members), fontsize=8)
     axes.set_title(family.name, fontsize=8.5)
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from difflab.study import child
+from difflab import child
 from difflab.study.contender import Assignment
 from difflab.study.declaration import PlacedNetwork
 from difflab.study.provenance import worker_environment

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from difflab.files import write_atomically
-from difflab.study import growth, plots, runner, swelling, tables
+from difflab.study import break_even, csv_rows, forecasts, growth, plots, runner, swelling, tables
 from difflab.study.declaration import Study
 
 
@@ -19,7 +20,7 @@ def recorded_rows(study: Study, directory: Path) -> list[Row]:
     if (directory / "store.sqlite").exists():
         return runner.finished_rows(study, directory)
     path = directory / "rows.csv"
-    return tables.from_csv(path) if path.exists() else []
+    return csv_rows.from_csv(path) if path.exists() else []
 
 
 def recorded_environments(study: Study, directory: Path) -> list[dict[str, Any]]:
@@ -58,16 +59,25 @@ def write_tables(study: Study, directory: Path, rows: list[Row]) -> list[Path]:
     contents = {
         "table.md": tables.markdown(study.question, list(study.measures), rows, machine(records)),
         "table.tex": tables.latex(list(study.measures), rows),
-        "rows.csv": tables.csv(rows),
+        "rows.csv": csv_rows.csv(rows),
         "provenance.json": json.dumps(records, indent=1, sort_keys=True) + "\n",
     }
-    if laws := growth.laws(rows):
-        contents["growth.md"] = "\n".join([*growth.lines(laws), "", growth.LEGEND, "", machine(records), ""])
-    if swell := swelling.laws(rows):
-        contents["swelling.md"] = "\n".join([*swelling.lines(swell), "", swelling.LEGEND, "", machine(records), ""])
+    for name, lines, legend in _pages(list(study.measures), rows):
+        if lines:
+            contents[name] = "\n".join([*lines, "", legend, "", machine(records), ""])
     for name, content in contents.items():
         write_atomically(directory / name, content.encode())
     return [directory / name for name in contents]
+
+
+def _pages(measures: list[str], rows: list[Row]) -> Iterator[tuple[str, list[str], str]]:
+    """Further pages, by file name, with their lines, none where rows say nothing of the kind, and legends."""
+    yield "growth.md", growth.lines(laws) if (laws := growth.laws(rows)) else [], growth.LEGEND
+    yield "swelling.md", swelling.lines(swell) if (swell := swelling.laws(rows)) else [], swelling.LEGEND
+    if "derivation" in measures:
+        yield "break_even.md", break_even.lines(rows), break_even.LEGEND
+    if "forecast" in measures:
+        yield "forecast.md", forecasts.lines(rows), forecasts.LEGEND
 
 
 def write_figures(study: Study, directory: Path) -> list[Path]:

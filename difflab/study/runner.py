@@ -247,7 +247,11 @@ def _names(cell: Cell) -> Row:
         "seed": cell.task.seed,
         "method": repr(backend),
     }
-    return names | (swell.of_network(net) | backend.forecast(net) if "swell" in cell.measures else {})
+    of_network = swell.of_network(net) if "swell" in cell.measures else {}
+    ahead = backend.forecast(net) if {"swell", "forecast"} & set(cell.measures) else {}
+    if "forecast" in cell.measures:
+        ahead |= {"limit_seconds": cell.limit_seconds}
+    return names | of_network | ahead
 
 
 def _layers_as_text(network: Network) -> str | None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from difflab.study.columns import Column, lines_of, number
 from difflab.study.families import families
 from difflab.study.growth import LEAST, by_method, slope
-from difflab.study.tables import Column, lines_of, number
 
 
 Row = dict[str, Any]

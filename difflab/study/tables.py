@@ -1,135 +1,40 @@
-"""Recorded rows as tables: Markdown, LaTeX, CSV, and columns for a terminal."""
+"""Recorded rows as tables: Markdown, LaTeX, and columns for a terminal."""
 
 from __future__ import annotations
 
 import html
-import itertools
-import math
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
-import pandas as pd
 
-from difflab.layers import AnyLayer
-from difflab.network_files import TERMS, USUAL, layer_table
+from difflab.study.columns import (
+    MISSING,
+    Column,
+    count,
+    figure,
+    giga,
+    hundredfold,
+    inverse,
+    kilo,
+    lines_of,
+    mega,
+    number,
+    percent,
+    ratio,
+    words,
+)
 from difflab.study.comparison import CONFIDENCE, RESOLUTION, Comparison
-from difflab.study.declaration import PLACE, PlacedNetwork
-from difflab.summary import in_short
+from difflab.study.declaration import PLACE
+from difflab.study.names import DEFAULTS, network_name
 
 
 Row = dict[str, Any]
-MISSING = "—"
-MOST_IN_A_ROW = 8
-"""Equal widths that are written out one by one."""
-TEXTS = (
-    "network",
-    "method",
-    "status",
-    "worst entry",
-    "agrees with",
-    "entry",
-    "dtype",
-    "fastest other",
-    "claim",
-    "over",
-    "networks",
-)
-"""Titles of columns that hold words."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table: its title, its text from a row, and the measures it belongs to, none for all."""
-
-    title: str
-    text: Callable[[Row], str]
-    measures: tuple[str, ...] = ()
-    narrow: bool = True
-    """Whether it has a place in a terminal."""
-
-    @property
-    def is_text(self) -> bool:
-        return self.title in TEXTS
-
-
-def _number(name: str, digits: int = 2) -> Callable[[Row], str]:
-    return lambda row: number(row.get(name), digits)
-
-
-def number(value: Any, digits: int = 2) -> str:
-    """Short text of a figure: plain between 0.01 and 9999, else scientific."""
-    if value is None:
-        return MISSING
-    if isinstance(value, int):
-        return str(value) if value < 100_000 else _scientific(float(value), digits)
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    if 999.5 <= abs(value) < 9999.5:
-        return f"{value:.0f}"
-    if 0.01 <= abs(value) < 999.5:
-        return f"{value:.{digits + 1}g}"
-    return _scientific(value, digits)
-
-
-def _scientific(value: float, digits: int) -> str:
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def _ratio(over: str, under: str) -> Callable[[Row], str]:
-    def text(row: Row) -> str:
-        if row.get(over) is None or not row.get(under):
-            return MISSING
-        return number(row[over] / row[under])
-
-    return text
-
-
-def _percent(part: str, whole: str) -> Callable[[Row], str]:
-    def text(row: Row) -> str:
-        if row.get(part) is None or not row.get(whole):
-            return MISSING
-        return number(100 * row[part] / row[whole])
-
-    return text
-
-
-def _inverse(name: str) -> Callable[[Row], str]:
-    def text(row: Row) -> str:
-        if row.get(name) is None:
-            return MISSING
-        return number(1 / row[name] if row[name] else math.inf)
-
-    return text
-
-
-def _count(name: str) -> Callable[[Row], str]:
-    """To the last digit."""
-    return lambda row: MISSING if row.get(name) is None else str(row[name])
-
-
-def _kilo(name: str) -> Callable[[Row], str]:
-    return lambda row: MISSING if row.get(name) is None else number(row[name] / 1e3)
-
-
-def _mega(name: str) -> Callable[[Row], str]:
-    return lambda row: MISSING if row.get(name) is None else number(row[name] / 1e6)
-
-
-def _giga(name: str) -> Callable[[Row], str]:
-    return lambda row: MISSING if row.get(name) is None else number(row[name] / 1e9)
-
-
-def _hundredfold(name: str) -> Callable[[Row], str]:
-    return lambda row: MISSING if row.get(name) is None else number(100 * row[name])
 
 
 def _times_backprop(row: Row) -> str:
     """As measured in rounds where there were such."""
-    return number(row["ratio"]) if row.get("ratio") is not None else _ratio("gradient_seconds", "backprop_seconds")(row)
+    return number(row["ratio"]) if row.get("ratio") is not None else ratio("gradient_seconds", "backprop_seconds")(row)
 
 
 def _interval(row: Row) -> str:
@@ -148,122 +53,70 @@ def unit_roundoff(row: Row) -> float:
     return float(np.finfo(row.get("dtype", "float64")).eps) / 2
 
 
-def _words(name: str) -> Callable[[Row], str]:
-    return lambda row: str(row.get(name) or MISSING)
-
-
-DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(PlacedNetwork)} | USUAL
-TERMS_IN_NAMES = ("output", *TERMS, "init", *PLACE)
-NAMED = ("l1", "l2", "label_smoothing", *PLACE)
-"""Terms whose figures say nothing without their names."""
-
-
-def network_name(row: Row) -> str:
-    """Widths and hidden activation, or all layers; output activation, loss and so on where they are not the usual."""
-    return " ".join([*layer_words(row), *term_words(row)])
-
-
-def layer_words(row: Row) -> list[str]:
-    """A network by its widths and hidden activation, or by all its layers."""
-    if row.get("layers"):
-        return [in_short(row["network"].split("-")[0], _layers(row))]
-    return [_without_long_runs(row["network"]), *([row["hidden"]] if row.get("hidden") else [])]
-
-
-def _without_long_runs(label: str) -> str:
-    """Widths, where many equal ones in a row are counted: 64-(32×16)-10."""
-    runs = [(width, len(list(run))) for width, run in itertools.groupby(label.split("-"))]
-    return "-".join(f"({width}×{n})" if n > MOST_IN_A_ROW else "-".join([width] * n) for width, n in runs)
-
-
-def _layers(row: Row) -> list[dict[str, Any]]:
-    """The layers as they were recorded, checked, since rows may come from a file."""
-    try:
-        layers = msgspec.json.decode(row["layers"], type=list[AnyLayer])
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"layers of {row['network']} must be a list of layers, got: {error}; run it again") from error
-    return [layer_table(layer) for layer in layers]
-
-
-def made_of(row: Row) -> list[str]:
-    """What the hidden layers are made of, whatever their number and widths."""
-    if row.get("layers"):
-        return list(dict.fromkeys(_ingredients(_layers(row))))
-    return [str(row["hidden"])] if row.get("hidden") else []
-
-
-def _ingredients(layers: list[dict[str, Any]]) -> Iterator[str]:
-    for layer in layers:
-        yield from [] if layer["kind"] == "dense" else [layer["kind"]]
-        yield from [layer["activation"]] if "activation" in layer else []
-        yield from _ingredients(layer.get("layers", []))
-
-
-def term_words(row: Row) -> list[str]:
-    """What is not as usual, beside the layers."""
-    said = {name: row[name] for name in TERMS_IN_NAMES if row.get(name) not in (None, DEFAULTS[name])}
-    words = [f"{name} {value:g}" if name in NAMED else str(value) for name, value in said.items()]
-    return [*words, *([f"batch {row['own_batch']}"] if row.get("own_batch") else [])]
-
-
 COLUMNS = (
     Column("network", lambda row: network_name(row), narrow=False),
-    Column("parameters", _number("parameters"), narrow=False),
-    Column("method", _words("method")),
-    Column("status", _words("status")),
-    Column("rel. error", _number("error_relative"), ("accuracy",)),
-    Column("ulp median", _number("error_ulp_median"), ("accuracy",)),
-    Column("ulp p99", _number("error_ulp_p99"), ("accuracy",)),
-    Column("ulp max", _number("error_ulp_max"), ("accuracy",)),
-    Column("worst entry", _words("worst_entry"), ("accuracy",), narrow=False),
-    Column("condition", _number("condition"), ("condition",)),
+    Column("parameters", figure("parameters"), narrow=False),
+    Column("method", words("method")),
+    Column("status", words("status")),
+    Column("rel. error", figure("error_relative"), ("accuracy",)),
+    Column("ulp median", figure("error_ulp_median"), ("accuracy",)),
+    Column("ulp p99", figure("error_ulp_p99"), ("accuracy",)),
+    Column("ulp max", figure("error_ulp_max"), ("accuracy",)),
+    Column("worst entry", words("worst_entry"), ("accuracy",), narrow=False),
+    Column("condition", figure("condition"), ("condition",)),
     Column("error ÷ κu", lambda row: number(error_per_condition(row)), ("condition",)),
-    Column("error ÷ bound, max", _number("error_per_bound_max"), ("accuracy",), narrow=False),
-    Column("bound ÷ error, median", _number("bound_per_error_median"), ("accuracy",), narrow=False),
-    Column("falsely agreeing", _number("falsely_agreeing_entries"), ("agreement",)),
-    Column("prepare s", _number("prepare_seconds"), ("speed",)),
-    Column("gradient s", _number("gradient_seconds"), ("speed", "contest")),
-    Column("÷ primal", _ratio("gradient_seconds", "primal_seconds"), ("speed", "contest")),
-    Column("hvp ÷ gradient", _ratio("hvp_seconds", "gradient_seconds"), ("speed",), narrow=False),
-    Column("÷ NumPy", _ratio("gradient_seconds", "handwritten_seconds"), ("speed",)),
-    Column("backprop s", _number("backprop_seconds"), ("contest",), narrow=False),
+    Column("error ÷ bound, max", figure("error_per_bound_max"), ("accuracy",), narrow=False),
+    Column("bound ÷ error, median", figure("bound_per_error_median"), ("accuracy",), narrow=False),
+    Column("falsely agreeing", figure("falsely_agreeing_entries"), ("agreement",)),
+    Column("prepare s", figure("prepare_seconds"), ("speed",)),
+    Column("gradient s", figure("gradient_seconds"), ("speed", "contest")),
+    Column("÷ primal", ratio("gradient_seconds", "primal_seconds"), ("speed", "contest")),
+    Column("hvp ÷ gradient", ratio("hvp_seconds", "gradient_seconds"), ("speed",), narrow=False),
+    Column("÷ NumPy", ratio("gradient_seconds", "handwritten_seconds"), ("speed",)),
+    Column("backprop s", figure("backprop_seconds"), ("contest",), narrow=False),
     Column("÷ backprop", lambda row: _times_backprop(row), ("certificate", "contest")),
     Column("interval", lambda row: _interval(row), ("contest",)),
-    Column("first call s", _number("first_call_seconds"), ("contest",), narrow=False),
-    Column("process MB", _mega("peak_bytes"), ("contest",), narrow=False),
-    Column("loaded MB", _mega("loaded_bytes"), ("certificate",), narrow=False),
-    Column("peak MB", _mega("peak_bytes"), ("certificate",)),
-    Column("rounded", _count("rounded_entries"), ("certificate",)),
-    Column("enclosed", _count("enclosed_entries"), ("certificate",)),
-    Column("kink", _count("kink_entries"), ("certificate",)),
-    Column("certificate s", _number("certificate_seconds"), ("certificate",)),
-    Column("detects", _number("certificate_detects"), ("certificate",)),
-    Column("of floor %", _hundredfold("floor_fraction"), ("roofline",)),
-    Column("of roofline %", _hundredfold("roofline_fraction"), ("roofline",)),
-    Column("BLAS GFLOP/s", _giga("gemm_flops_per_second"), ("roofline",)),
-    Column("memory GB/s", _giga("bandwidth_bytes_per_second"), ("roofline",), narrow=False),
-    Column("entries", _number("judged_entries"), ("error_estimates",), narrow=False),
-    Column("understated %", _percent("understated_entries", "judged_entries"), ("error_estimates",)),
-    Column("true ÷ reported, worst", _inverse("reported_to_true_min"), ("error_estimates",)),
-    Column("reported ÷ true, median", _number("reported_to_true_median"), ("error_estimates",)),
-    Column("true rel. error, median", _number("true_error_relative_median"), ("error_estimates",)),
-    Column("silent %", _percent("silent_entries", "parameters"), ("error_estimates",)),
-    Column("flagged %", _percent("flagged_entries", "parameters"), ("error_estimates",)),
+    Column("first call s", figure("first_call_seconds"), ("contest",), narrow=False),
+    Column("process MB", mega("peak_bytes"), ("contest",), narrow=False),
+    Column("loaded MB", mega("loaded_bytes"), ("certificate",), narrow=False),
+    Column("peak MB", mega("peak_bytes"), ("certificate",)),
+    Column("rounded", count("rounded_entries"), ("certificate",)),
+    Column("enclosed", count("enclosed_entries"), ("certificate",)),
+    Column("kink", count("kink_entries"), ("certificate",)),
+    Column("certificate s", figure("certificate_seconds"), ("certificate",)),
+    Column("detects", figure("certificate_detects"), ("certificate",)),
+    Column("of floor %", hundredfold("floor_fraction"), ("roofline",)),
+    Column("of roofline %", hundredfold("roofline_fraction"), ("roofline",)),
+    Column("BLAS GFLOP/s", giga("gemm_flops_per_second"), ("roofline",)),
+    Column("memory GB/s", giga("bandwidth_bytes_per_second"), ("roofline",), narrow=False),
+    Column("entries", figure("judged_entries"), ("error_estimates",), narrow=False),
+    Column("understated %", percent("understated_entries", "judged_entries"), ("error_estimates",)),
+    Column("true ÷ reported, worst", inverse("reported_to_true_min"), ("error_estimates",)),
+    Column("reported ÷ true, median", figure("reported_to_true_median"), ("error_estimates",)),
+    Column("true rel. error, median", figure("true_error_relative_median"), ("error_estimates",)),
+    Column("silent %", percent("silent_entries", "parameters"), ("error_estimates",)),
+    Column("flagged %", percent("flagged_entries", "parameters"), ("error_estimates",)),
     Column(
         "of converged %",
-        _percent("converged_understated_entries", "converged_entries"),
+        percent("converged_understated_entries", "converged_entries"),
         ("error_estimates",),
     ),
-    Column("primal calls", _number("primal_calls"), ("speed", "error_estimates")),
-    Column("loss ops, tree", _number("loss_tree_ops"), ("swell",), narrow=False),
-    Column("gradient ops, tree", _number("gradient_tree_ops"), ("swell",)),
-    Column("gradient ops", _number("gradient_ops"), ("swell",)),
-    Column("own loss ops", _number("own_loss_ops"), ("derivation",), narrow=False),
-    Column("÷ own loss", _ratio("gradient_ops", "own_loss_ops"), ("derivation",)),
-    Column("derive s", _number("derive_seconds"), ("derivation",)),
-    Column("share s", _number("cse_seconds"), ("derivation",), narrow=False),
-    Column("compile s", _number("compile_seconds"), ("derivation",)),
-    Column("source kB", _kilo("source_bytes"), ("derivation",), narrow=False),
+    Column("primal calls", figure("primal_calls"), ("speed", "error_estimates")),
+    Column("loss ops, tree", figure("loss_tree_ops"), ("swell",), narrow=False),
+    Column("gradient ops, tree", figure("gradient_tree_ops"), ("swell",)),
+    Column("gradient ops", figure("gradient_ops"), ("swell", "derivation")),
+    Column("by SymPy's count", figure("gradient_sympy_ops"), ("derivation",), narrow=False),
+    Column("own loss ops", figure("own_loss_ops"), ("derivation",), narrow=False),
+    Column("÷ own loss", ratio("gradient_ops", "own_loss_ops"), ("derivation",)),
+    Column("derive s", figure("derive_seconds"), ("derivation",)),
+    Column("simplify s", figure("simplify_seconds"), ("derivation",), narrow=False),
+    Column("share s", figure("cse_seconds"), ("derivation",), narrow=False),
+    Column("print s", figure("codegen_seconds"), ("derivation",), narrow=False),
+    Column("compile s", figure("compile_seconds"), ("derivation",)),
+    Column("source kB", kilo("source_bytes"), ("derivation",), narrow=False),
+    Column("code kB", kilo("code_bytes"), ("derivation",), narrow=False),
+    Column("derive MB", mega("derive_peak_bytes"), ("derivation",), narrow=False),
+    Column("all MB", mega("peak_bytes"), ("derivation",), narrow=False),
 )
 
 LEGEND = {
@@ -325,14 +178,17 @@ LEGEND = {
     ),
     "loss ops, tree": (
         "operations for one sample, where a sum or product of n terms counts n - 1, a power or function 1, a sign "
-        "nothing; tree: the expression written out; gradient ops: loss and gradient as the method computes them, for "
-        "Symbolic after common subexpressions."
+        "nothing; tree: the expression written out; gradient ops: loss and gradient as the method computes them, "
+        "with what they share."
     ),
     "÷ own loss": (
         "own loss ops: operations of the loss alone as the method computes it; ÷ own loss: operations of loss and "
-        "gradient by these, 5 at most where sharing is kept [Baur, Strassen 1983]; derive, share, compile: seconds to "
-        "differentiate, to find common subexpressions, and to turn expressions into a Python function on NumPy arrays; "
-        "source: of that function."
+        "gradient by these, 5 at most where sharing is kept [Baur, Strassen 1983]; by SymPy's count: the "
+        "same by count_ops, in which signs count and a quotient is one operation; derive, simplify, share, print, "
+        "compile: seconds to differentiate, to simplify every derivative, to find common subexpressions, to write code "
+        "and to load or compile it; source, code: bytes of the function for loss and gradient, and of what it is "
+        "compiled to; derive MB, all MB: the most memory that the process had held after differentiating, and in all. "
+        "Of peers: CasADi's instructions and the primitives of a jaxpr, by the same convention."
     ),
     "understated %": (
         "entries: those of the gradient of which the method reports an error that the certified truth can be held "
@@ -403,13 +259,13 @@ def markdown(
 
 AGREEMENT = (
     Column("network", lambda row: network_name(row)),
-    Column("method", _words("method")),
-    Column("agrees with", _words("agrees_with")),
-    Column("to within ulp", _number("agreement_ulp")),
-    Column("both off by ulp", _number("agreement_error_ulp")),
-    Column("entry", _words("agreement_entry")),
-    Column("of which both say", _number("agreement_got", 3)),
-    Column("the truth is", _number("agreement_truth", 3)),
+    Column("method", words("method")),
+    Column("agrees with", words("agrees_with")),
+    Column("to within ulp", figure("agreement_ulp")),
+    Column("both off by ulp", figure("agreement_error_ulp")),
+    Column("entry", words("agreement_entry")),
+    Column("of which both say", figure("agreement_got", 3)),
+    Column("the truth is", figure("agreement_truth", 3)),
 )
 
 
@@ -428,16 +284,16 @@ def agreements(rows: list[Row]) -> list[str]:
 
 FASTEST = (
     Column("network", lambda row: network_name(row)),
-    Column("dtype", _words("dtype")),
-    Column("threads", _count("threads")),
-    Column("fastest other", _words("method")),
-    Column("gradient s", _number("gradient_seconds")),
-    Column("backprop s", _number("backprop_seconds")),
+    Column("dtype", words("dtype")),
+    Column("threads", count("threads")),
+    Column("fastest other", words("method")),
+    Column("gradient s", figure("gradient_seconds")),
+    Column("backprop s", figure("backprop_seconds")),
     Column("÷ backprop", _times_backprop),
     Column("interval", _interval),
-    Column("waited %", _hundredfold("waited_share")),
+    Column("waited %", hundredfold("waited_share")),
     Column("claim", lambda row: claim(row)),
-    Column("without a time", _words("failed")),
+    Column("without a time", words("failed")),
 )
 
 
@@ -466,16 +322,6 @@ def claim(row: Row) -> str:
     return "Backprop is faster" if found.ratio > 1 else "Backprop is slower"
 
 
-def lines_of(shown: Sequence[Column], rows: list[Row]) -> list[str]:
-    """Rows in columns, as lines of Markdown."""
-    lines = [[column.title for column in shown], ["---" if column.is_text else "---:" for column in shown]]
-    return [_pipes(line) for line in (*lines, *([column.text(row) for column in shown] for row in rows))]
-
-
-def _pipes(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {
@@ -500,36 +346,3 @@ def latex(measures: Sequence[str], rows: list[Row]) -> str:
 
 def _ampersands(cells: list[str]) -> str:
     return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"
-
-
-def csv(rows: list[Row]) -> str:
-    """Every recorded figure, exactly; a text that a spreadsheet would run is quoted."""
-    frame = pd.DataFrame([{name: _inert(value) for name, value in row.items()} for row in rows])
-    return frame.to_csv(index=False, lineterminator="\n")
-
-
-def _inert(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
-
-
-def from_csv(path: Any) -> list[Row]:
-    """Rows that :func:`csv` wrote; what is missing there is missing here."""
-    frame = pd.read_csv(path, dtype={"network": str, "layers": str})
-    if not {"network", "parameters", "method", "status"} <= set(frame.columns):
-        raise ValueError(f"{path} must hold recorded rows, got columns {list(frame.columns)[:5]}")
-    rows = []
-    for record in frame.to_dict("records"):
-        present = {
-            str(name): value for name, value in record.items() if not (isinstance(value, float) and value != value)
-        }
-        rows.append({name: _whole(name, value) for name, value in present.items()})
-    return rows
-
-
-COUNTS = ("parameters", "batch", "own_batch", "seed", "threads", "rounds")
-
-
-def _whole(name: str, value: Any) -> Any:
-    """Counts that shared a column with gaps come back as floats."""
-    counts = name.endswith(("_ops", "_calls", "_bytes", "_bits", "_entries")) or name in COUNTS
-    return int(value) if counts and isinstance(value, float | str) else value

@@ -18,13 +18,15 @@ import numpy as np
 
 from difflab import reference as references
 from difflab.backends import Backend, Refused
+from difflab.child import answers, end_with
+from difflab.derivation import forecasting
+from difflab.errors import LimitExceeded
 from difflab.network import MLP
 from difflab.peers import Handwritten, calls, handwritten
 from difflab.reference import Reference
 from difflab.study import provenance
 from difflab.study.accounts import peak_bytes
 from difflab.study.cells import OF_TIME, Cell, Task, cast, problem
-from difflab.study.child import answers, end_with
 from difflab.study.declaration import build_backend
 from difflab.study.measures import (
     accuracy,
@@ -103,6 +105,9 @@ def run_cell(cell: Cell, path: Path) -> dict[str, Any]:
         return contest.run(cell, reference)
     if reason := backend.unsupported(reference.net) or backend.refusal(reference.net):
         return {"status": "refused", "reason": reason}
+    if "forecast" not in cell.measures:
+        if reason := forecasting.beyond(backend.forecast(reference.net), cell.limit_seconds, cell.limit_bytes):
+            return {"status": "refused", "reason": reason}
     row: dict[str, Any] = {"load_seconds": _load(backend), "loaded_bytes": peak_bytes()}
     subject = _subject(cell, backend, reference, row)
     row |= {"peak_bytes": peak_bytes(), "primal_calls": subject.prepared.facts["primal_calls"]}
@@ -183,6 +188,8 @@ def answer(request: Request) -> dict[str, Any]:
         row = _row(request, Path(request.path))
     except Refused as error:
         row = {"status": "refused", "reason": error.reason}
+    except LimitExceeded as error:
+        row = {"status": error.status, "reason": str(error)}
     except Exception as error:
         row = {"status": "crashed", "reason": f"{type(error).__name__}: {error}"}
         if _is_of_memory(error):

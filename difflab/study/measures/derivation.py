@@ -5,13 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from difflab.counting import primal_operations
+from difflab.peers import Ready
 from difflab.study.measures.subject import Subject
 
 
-FACTS = ("derive_seconds", "cse_seconds", "compile_seconds", "source_bytes")
+STAGES = ("derive", "simplify", "cse", "codegen", "compile")
+FACTS = (
+    *(f"{stage}_{figure}" for stage in STAGES for figure in ("seconds", "peak_bytes")),
+    *("gradient_ops", "gradient_tree_ops", "gradient_sympy_ops", "source_bytes", "code_bytes"),
+)
 
 
 def measure(subject: Subject) -> dict[str, Any]:
     """Columns that the back-end knows of itself; a loss that is no expression of its own is that of the program."""
-    facts, own = subject.prepared.facts, primal_operations(subject.prepared.net.program)
+    prepared = subject.prepared
+    facts = prepared.facts | (prepared.counted() if isinstance(prepared, Ready) else {})
+    own = primal_operations(prepared.net.program)
     return {name: facts[name] for name in FACTS if name in facts} | {"own_loss_ops": facts.get("own_loss_ops", own)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from difflab.backends import Backprop, Certified, Prepared
+from difflab.backends import Backprop, Certified, Prepared, Symbolic
 from difflab.backends.backprop import PreparedBackprop
 from difflab.peers import Handwritten, calls, handwritten
 from difflab.study import accounts
@@ -55,7 +55,7 @@ def second_order(prepared: Prepared, arguments: Arguments, seed: int) -> dict[st
 
 
 def _yardsticks(subject: Subject) -> dict[str, Callable[[], object]]:
-    """NumPy by hand where it is written, and backprop beside what is certified; all on the subject's own numbers."""
+    """NumPy by hand where it is written, backprop beside what is certified or derived; all on the same numbers."""
     net, arguments = subject.prepared.net, (subject.theta, subject.x, subject.y)
     found: dict[str, Callable[[], object]] = {}
     if Handwritten().unsupported(net) is None:
@@ -67,5 +67,5 @@ def _yardsticks(subject: Subject) -> dict[str, Callable[[], object]]:
 
 
 def takes_backprop(backend: object) -> bool:
-    """Whether compiled backprop takes turns with this back-end."""
-    return isinstance(backend, Certified)
+    """Whether compiled backprop takes turns: with what is certified, and with what has to pay off beside it."""
+    return isinstance(backend, Certified | Symbolic)

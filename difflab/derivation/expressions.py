@@ -1,56 +1,23 @@
-"""SymPy expressions of a network's loss: derived with or without sharing, counted, compiled."""
+"""SymPy expressions of a network's loss: derived with or without sharing, simplified, counted."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import sympy
 
-from difflab.listings import ACCUMULATIONS, Listing, Step, needed
+from difflab.derivation import symengine_engine
+from difflab.derivation.listings import ACCUMULATIONS, Listing, Step, needed
+from difflab.derivation.sharing import AFTER, Way
 from difflab.network import MLP
 from difflab.number_systems import Symbols
 from difflab.program import Program, total, values
-from difflab.sharing import AFTER, Way
 
-
-def _select(conditions: list[Any], choices: list[Any], default: Any) -> Any:
-    """NumPy's own takes no numbers where there are arrays."""
-    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
-        default = np.where(condition, choice, default)
-    return default
-
-
-def _sqrt(z: Any) -> Any:
-    """NumPy's own takes no integer beyond 64 bits, as exact constants have; overflowed squares have no root."""
-    z = np.asarray(z, np.float64)
-    return np.sqrt(np.where(np.isinf(z), np.nan, z))
-
-
-class _Joined:
-    """A logical function whose ``reduce`` takes conditions of the batch beside plain ones, unlike NumPy's own."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def reduce(self, conditions: tuple[Any, ...]) -> Any:
-        return functools.reduce(self.function, conditions)
-
-
-FUNCTIONS = {
-    "select": _select,
-    "sqrt": _sqrt,
-    "logical_or": _Joined(np.logical_or),
-    "logical_and": _Joined(np.logical_and),
-}
-MODULES = [FUNCTIONS, "scipy", "numpy"]
-"""Where generated code finds its functions."""
 
 RECURSION_LIMIT = 20_000
 """SymPy recurses on the depth of expressions; at Python's own limit a net of depth 60 already fails."""
@@ -67,7 +34,8 @@ class Derivation:
         batch one after the other.
     loss : of that sample, not divided by anything and without totals; or of that batch.
     gradient : one expression for each parameter.
-    lines : what further symbols in all of these stand for, each in terms of those before it.
+    lines : what further symbols in all of these stand for, each in terms of those before it: steps of the chain rule,
+        or what another engine found in common.
     """
 
     theta: list[sympy.Symbol]
@@ -135,6 +103,9 @@ def _derive(net: MLP, batch: int, loss_of: LossOf, way: Way) -> Derivation:
         if way.is_accumulated:
             return _accumulated(theta, samples, run, way)
         loss = run()
+        if way.engine == "symengine":
+            lines, (loss, *gradient) = symengine_engine.derived(loss, theta, samples, way.sharing == "after")
+            return Derivation(theta, samples, loss, gradient, lines)
         return Derivation(theta, samples, loss, [sympy.diff(loss, w) for w in theta])
 
 
@@ -167,6 +138,31 @@ def _letters(program: Program) -> list[str]:
     return ["x", "y", *(f"m{i}_" for i in range(len(program.masks)))]
 
 
+def _horner(expression: sympy.Expr) -> sympy.Expr:
+    """In Horner's form, if it is a polynomial in anything."""
+    try:
+        return sympy.horner(expression)
+    except sympy.PolynomialError:
+        return expression
+
+
+SIMPLIFIERS: dict[str, Callable[[sympy.Expr], sympy.Expr]] = {
+    "factor_terms": sympy.factor_terms,
+    "simplify": sympy.simplify,
+    "horner": _horner,
+}
+
+
+def simplified(derivation: Derivation, way: Way) -> Derivation:
+    """The same loss and derivatives, each simplified by itself."""
+    if way.simplification == "none":
+        return derivation
+    simplify = SIMPLIFIERS[way.simplification]
+    with deep_recursion():
+        gradient = [simplify(entry) for entry in derivation.gradient]
+        return replace(derivation, loss=simplify(derivation.loss), gradient=gradient)
+
+
 def share(derivation: Derivation, way: Way = AFTER) -> Shared:
     """What is computed once: common subexpressions of loss and gradient together, found now, or what has names."""
     return _share(derivation, [derivation.loss, *derivation.gradient], way)
@@ -178,7 +174,7 @@ def share_loss(derivation: Derivation, way: Way = AFTER) -> Shared:
 
 
 def _share(derivation: Derivation, outputs: list[sympy.Expr], way: Way) -> Shared:
-    if way.sharing != "after":
+    if way.sharing != "after" or way.engine != "sympy":
         return Shared(needed(derivation.lines, outputs), outputs)
     with deep_recursion():
         return Shared(*sympy.cse(outputs, order="none"))
@@ -222,59 +218,14 @@ def _operands(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
 
 def shared_operations(shared: Shared) -> int:
     """Operations after common subexpressions are computed once, by the convention of :func:`tree_operations`."""
-    return sum(tree_operations([e]) for _, e in shared.assignments) + sum(tree_operations([e]) for e in shared.outputs)
+    return sum(tree_operations([e]) for e in _written(shared))
 
 
-class InNumpy:
-    """Sums over samples of a loss and its gradient, by Python functions on NumPy arrays.
-
-    Attributes
-    ----------
-    functions : of loss and gradient, and of the loss alone, from theta and an array over samples for each symbol.
-    source_bytes : of the first.
-    """
-
-    def __init__(self, derivation: Derivation, shared: Shared, of_loss: Shared) -> None:
-        self.functions = compile_numpy(derivation, shared), compile_loss(derivation, of_loss)
-        self.source_bytes = len(inspect.getsource(self.functions[0]))
-
-    def sums(self, theta: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        """Of the loss and every entry of its gradient, (1 + n_params,); samples (n_symbols, batch)."""
-        with np.errstate(all="ignore"):
-            found = self.functions[0](theta, list(samples))
-            return np.array([_sum(entry, samples.shape[1]) for entry in found])
-
-    def loss(self, theta: np.ndarray, samples: np.ndarray) -> float:
-        """Of the loss alone."""
-        with np.errstate(all="ignore"):
-            return _sum(self.functions[1](theta, list(samples)), samples.shape[1])
-
-
-def _sum(terms: np.ndarray | float, batch: int) -> float:
-    """The sum over the batch of what may not depend on the sample."""
-    return float(np.broadcast_to(terms, batch).sum())
-
-
-def compile_numpy(derivation: Derivation, shared: Shared) -> Callable[..., list[Any]]:
-    """A Python function ``(theta, samples) -> [loss, *gradient]`` on NumPy arrays.
-
-    ``theta`` holds numbers, ``samples`` numbers, or one array for each symbol, so that one call serves a batch.
-    """
+def counted_by_sympy(shared: Shared) -> int:
+    """The same by SymPy's own ``count_ops``: signs count one, a quotient one operation and not two."""
     with deep_recursion():
-        return sympy.lambdify(
-            [derivation.theta, derivation.samples],
-            [derivation.loss, *derivation.gradient],
-            modules=MODULES,
-            cse=lambda expressions: (shared.assignments, shared.outputs),
-        )
+        return sum(int(sympy.count_ops(e)) for e in _written(shared))
 
 
-def compile_loss(derivation: Derivation, shared: Shared) -> Callable[..., Any]:
-    """A Python function ``(theta, samples) -> loss`` on NumPy arrays, as by :func:`compile_numpy`."""
-    with deep_recursion():
-        return sympy.lambdify(
-            [derivation.theta, derivation.samples],
-            derivation.loss,
-            modules=MODULES,
-            cse=lambda loss: (shared.assignments, shared.outputs[0]),
-        )
+def _written(shared: Shared) -> list[sympy.Expr]:
+    return [*(expression for _, expression in shared.assignments), *shared.outputs]

@@ -1,4 +1,4 @@
-"""Where derivatives of expressions share what they have in common, and in which order they are accumulated."""
+"""Ways to differentiate expressions: where these share what they have in common, in which order, by which library."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ SHARING: tuple[Sharing, ...] = ("none", "after", "during", "layerwise")
 Order = Literal["reverse", "forward"]
 ORDERS: tuple[Order, ...] = ("reverse", "forward")
 
+Simplification = Literal["none", "factor_terms", "simplify", "horner"]
+SIMPLIFICATIONS: tuple[Simplification, ...] = ("none", "factor_terms", "simplify", "horner")
+
+Engine = Literal["sympy", "symengine"]
+ENGINES: tuple[Engine, ...] = ("sympy", "symengine")
+
 
 @dataclass(frozen=True)
 class Way:
@@ -26,21 +32,34 @@ class Way:
         operation has a name and is differentiated by itself; ``"layerwise"``: so is every operation of a layer, by its
         Jacobian.
     order : ``"reverse"`` or ``"forward"``, in which the last two apply the chain rule.
+    simplification : what SymPy makes of the loss and of every derivative before common subexpressions are found:
+        nothing, ``"factor_terms"``, ``"simplify"``, or ``"horner"``, polynomials in Horner's form.
+    engine : what differentiates, ``"sympy"`` or ``"symengine"``.
 
     Raises
     ------
     ValueError
-        If one is unknown, or there is no chain rule to apply in forward order.
+        If one is unknown, there is no chain rule to apply in forward order, or where every operation has a name, which
+        leaves nothing to simplify, and is differentiated by itself, which is no work for another engine.
     """
 
     sharing: Sharing = "after"
     order: Order = "reverse"
+    simplification: Simplification = "none"
+    engine: Engine = "sympy"
 
     def __post_init__(self) -> None:
         known(self.sharing, SHARING, "sharing")
         known(self.order, ORDERS, "order")
         if self.order == "forward" and not self.is_accumulated:
             raise ValueError(f"order must be 'reverse' for sharing {self.sharing!r}, got 'forward'")
+        known(self.simplification, SIMPLIFICATIONS, "simplification")
+        known(self.engine, ENGINES, "engine")
+        for name, usual in (("simplification", "none"), ("engine", "sympy")):
+            if self.is_accumulated and (got := getattr(self, name)) != usual:
+                raise ValueError(f"{name} must be {usual!r} for sharing {self.sharing!r}, got {got!r}")
+        if self.engine != "sympy" and self.simplification != "none":
+            raise ValueError(f"simplification must be 'none' for engine {self.engine!r}, got {self.simplification!r}")
 
     @property
     def is_accumulated(self) -> bool:

@@ -1,0 +1,1 @@
+"""From a network to code for its gradient: derived by SymPy, shared, simplified, counted, printed, compiled."""

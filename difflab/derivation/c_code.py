@@ -1,0 +1,87 @@
+"""Expressions as C: a line for each operation, compiled by the C compiler of the system, and called by address."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sympy
+from sympy.printing.c import C99CodePrinter
+
+from difflab.derivation.expressions import Derivation, Shared, deep_recursion
+from difflab.derivation.scalar_code import ScalarPrinter, places
+
+
+FLAGS = ("-O1", "-shared", "-fPIC", "-ffp-contract=off", "-w")
+"""The arithmetic that is written and no other; optimising further takes longer than it saves on straight lines."""
+
+
+class _Printer(ScalarPrinter, C99CodePrinter):
+    def __init__(self, places: dict[sympy.Symbol, str]) -> None:
+        super().__init__()
+        self.places = places
+
+
+def source(derivation: Derivation, shared: Shared, of_loss: Shared) -> tuple[str, str]:
+    """Functions that add up loss and gradient, and the loss alone, over samples, which are columns."""
+    found = places(derivation.theta, derivation.samples, "{} * batch + i")
+    return _function("loss_and_gradient", shared, found), _function("loss", of_loss, found)
+
+
+def _function(name: str, shared: Shared, found: dict[sympy.Symbol, str]) -> str:
+    printer = _Printer(found)
+    with deep_recursion():
+        lines = [f"const double {symbol.name} = {printer.doprint(e)};" for symbol, e in shared.assignments]
+        lines += [f"out[{k}] += {printer.doprint(output)};" for k, output in enumerate(shared.outputs)]
+    body = "\n".join(f"        {line}" for line in lines)
+    arguments = "const double *theta, const double *samples, long batch, double *out"
+    return f"void {name}({arguments})\n{{\n    for (long i = 0; i < batch; i++) {{\n{body}\n    }}\n}}\n"
+
+
+def library(text: str, compiler: str) -> bytes:
+    """What the compiler makes of functions, as a shared library."""
+    with tempfile.TemporaryDirectory(prefix="difflab-") as folder:
+        written, made = Path(folder) / "expressions.c", Path(folder) / "expressions.so"
+        written.write_text("#include <math.h>\n\n" + text)
+        command: Sequence[str] = (compiler, *FLAGS, str(written), "-o", str(made), "-lm")
+        found = subprocess.run(command, capture_output=True, text=True)
+        if found.returncode:
+            raise RuntimeError(f"{compiler} must compile what SymPy writes, got {found.stderr.strip()[:500]}")
+        return made.read_bytes()
+
+
+class InC:
+    """Sums over samples of a loss and its gradient, as compiled code.
+
+    Parameters
+    ----------
+    code : a shared library, as :func:`library` returns it
+    outputs : how many numbers loss and gradient are
+    """
+
+    def __init__(self, code: bytes, outputs: int) -> None:
+        self._outputs = outputs
+        with tempfile.TemporaryDirectory(prefix="difflab-") as folder:
+            file = Path(folder) / "expressions.so"
+            file.write_bytes(code)
+            self._library = ctypes.CDLL(str(file))
+
+    def sums(self, theta: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Of the loss and every entry of its gradient, (1 + n_params,); samples (n_symbols, batch)."""
+        return self._run(self._library.loss_and_gradient, theta, samples, self._outputs)
+
+    def loss(self, theta: np.ndarray, samples: np.ndarray) -> float:
+        """Of the loss alone."""
+        return float(self._run(self._library.loss, theta, samples, 1)[0])
+
+    def _run(self, function: Any, theta: np.ndarray, samples: np.ndarray, outputs: int) -> np.ndarray:
+        theta, samples = (np.require(numbers, np.float64, ["C", "A"]) for numbers in (theta, samples))
+        out = np.zeros(outputs)
+        addresses = [ctypes.c_void_p(numbers.ctypes.data) for numbers in (theta, samples, out)]
+        function(addresses[0], addresses[1], ctypes.c_long(samples.shape[1]), addresses[2])
+        return out

@@ -1,0 +1,118 @@
+"""Generation: the loss of a network and its gradient as code, every stage on the way timed and sized."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import msgspec
+
+from difflab.derivation import c_code, expressions, loop_code, numpy_code
+from difflab.derivation.expressions import Derivation
+from difflab.derivation.sharing import Way
+from difflab.network import MLP
+
+
+Part = Literal["sample", "totals", "batch"]
+"""Of a loss: that of one sample, what is added once to that of a batch, or all of a batch of coupled samples."""
+
+Language = Literal["numpy", "numba", "c"]
+LARGEST_TREE = 100_000
+"""Operations up to which SymPy's own count of a tree is asked for, which walks all of it."""
+
+
+class Generated(msgspec.Struct, frozen=True):
+    """Code for a loss and its gradient.
+
+    Attributes
+    ----------
+    outputs : how many numbers these are.
+    text : source of the functions ``loss_and_gradient`` and ``loss``.
+    library : what the compiler made of it, for C.
+    facts : seconds and memory of every stage, operations, and bytes of code.
+    """
+
+    outputs: int
+    text: str
+    library: bytes
+    facts: dict[str, int | float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is generated: a part of the loss, by a way to differentiate it, in a language."""
+
+    part: Part
+    batch: int
+    way: Way
+    language: Language
+    compiler: str = "cc"
+
+
+def derived(net: MLP, recipe: Recipe) -> Derivation:
+    """The expressions of a part."""
+    if recipe.part == "batch":
+        return expressions.derive_batch(net, recipe.batch, recipe.way)
+    if recipe.part == "totals":
+        return expressions.derive_totals(net, recipe.way)
+    return expressions.derive_sample(net, recipe.way)
+
+
+def generate(net: MLP, recipe: Recipe) -> Generated:
+    """Differentiate, simplify, share, print and, for C, compile.
+
+    Raises
+    ------
+    RuntimeError
+        If the compiler refuses the source.
+    """
+    stages, way = _Stages(), recipe.way
+    with stages.of("derive"):
+        derivation = derived(net, recipe)
+    if way.simplification != "none":
+        with stages.of("simplify"):
+            derivation = expressions.simplified(derivation, way)
+    with stages.of("cse"):
+        shared = expressions.share(derivation, way)
+    of_loss = expressions.share_loss(derivation, way)
+    with stages.of("codegen"):
+        functions = LANGUAGES[recipe.language](derivation, shared, of_loss)
+    text, library = "\n".join(functions), b""
+    if recipe.language == "c":
+        with stages.of("compile"):
+            library = c_code.library(text, recipe.compiler)
+    counts = {
+        "own_loss_ops": expressions.shared_operations(of_loss),
+        "gradient_tree_ops": expressions.tree_operations(derivation.gradient, derivation.lines),
+        "gradient_ops": expressions.shared_operations(shared),
+        "gradient_sympy_ops": expressions.counted_by_sympy(shared),
+        "source_bytes": len(functions[0]),
+    }
+    return Generated(len(shared.outputs), text, library, stages.facts | counts)
+
+
+LANGUAGES = {"numpy": numpy_code.source, "numba": loop_code.source, "c": c_code.source}
+
+
+class _Stages:
+    """Seconds of each stage, and the most memory that the process, or a compiler it started, had held by its end."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, int | float] = {}
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        started = perf_counter()
+        yield
+        self.facts[f"{name}_seconds"] = perf_counter() - started
+        self.facts[f"{name}_peak_bytes"] = peak_bytes()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process, or any that it started and waited for, has held."""
+    whose = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    return 1024 * max(resource.getrusage(who).ru_maxrss for who in whose)

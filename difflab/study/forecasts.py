@@ -1,0 +1,133 @@
+"""Forecasts against what happened: their laws fitted to recorded rows, and how often they were kept."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from difflab.derivation.forecasting import Cost, Law, columns_of
+from difflab.study.columns import Column, lines_of, number
+from difflab.study.growth import slope
+from difflab.study.names import network_name
+
+
+Row = dict[str, Any]
+LEAST = 4
+"""Cases that a law is fitted to."""
+
+LEAST_BYTES = 2_000_000
+"""What a process holds beyond its libraries before anything is derived comes and goes by as much."""
+
+CONFIDENCE = 0.95
+LEGEND = (
+    "forecast: from the network alone, by laws fitted to results/expression_swell, with the interval that is to hold "
+    "19 of 20 cases; took: to derive, share, print and compile, and beyond the memory of loaded libraries; kept: what "
+    "it took lies in the interval or, of cells that met their limit of time, the interval reaches beyond that."
+)
+
+
+def fitted(rows: list[Row]) -> dict[str, Cost]:
+    """Laws of every back-end of symbolic derivatives that has enough rows, by its label."""
+    labels = dict.fromkeys(row["method"] for row in rows if row["method"].startswith("Symbolic("))
+    found = {}
+    for label in labels:
+        mine = [row for row in rows if row["method"] == label and row["status"] == "ok"]
+        laws = [_law([(size(row), took(row, figure)) for row in mine]) for figure in ("seconds", "extra_bytes")]
+        if None not in laws:
+            found[label] = Cost(*laws)  # type: ignore[arg-type]
+    return found
+
+
+def size(row: Row) -> float:
+    """What a forecast goes by."""
+    return float(row["forecast_ops"] if row.get("forecast_ops") else row["forecast_tree_ops"])
+
+
+def took(row: Row, figure: str) -> float | None:
+    """What deriving and compiling took, if it did and that is more than nothing."""
+    if figure == "seconds":
+        return row.get("prepare_seconds")
+    if not row.get("peak_bytes") or row["peak_bytes"] - row["loaded_bytes"] < LEAST_BYTES:
+        return None
+    return float(row["peak_bytes"] - row["loaded_bytes"])
+
+
+def _law(cases: list[tuple[float, float | None]]) -> Law | None:
+    """By least squares of logarithms; None of too few cases."""
+    from scipy.stats import t
+
+    points = np.log(np.array([(size, figure) for size, figure in cases if figure is not None]).reshape(-1, 2))
+    if len(points) < LEAST:
+        return None
+    x, y = points.T
+    exponent = slope(x, y)[0]
+    left = y - y.mean() - exponent * (x - x.mean())
+    deviation = math.sqrt(float(left @ left) / (len(x) - 2))
+    return Law(
+        factor=math.exp(y.mean() - exponent * x.mean()),
+        exponent=exponent,
+        quantile=float(t.ppf((1 + CONFIDENCE) / 2, len(x) - 2)) * deviation,
+        count=len(x),
+        centre=float(x.mean()),
+        scatter=float(np.sum((x - x.mean()) ** 2)),
+    )
+
+
+def kept(row: Row, figure: str) -> bool | None:
+    """Whether a forecast held; None where there was none, or nothing to hold it against."""
+    value, low, high = (row.get(name) for name in columns_of(figure))
+    if value is None or low is None or high is None:
+        return None
+    if row["status"] == "timeout" and figure == "seconds":
+        return bool(high >= row["limit_seconds"])
+    found = took(row, figure)
+    return None if found is None else bool(low <= found <= high)
+
+
+def _interval(row: Row, figure: str, scale: float = 1.0) -> str:
+    value, low, high = (row.get(name) for name in columns_of(figure))
+    if value is None or low is None or high is None:
+        return "—"
+    return f"{number(value / scale)} ({number(low / scale)} … {number(high / scale)})"
+
+
+def _took(row: Row, figure: str, scale: float = 1.0) -> str:
+    if row["status"] == "timeout" and figure == "seconds":
+        return f"more than {number(row['limit_seconds'])}"
+    found = took(row, figure)
+    return number(found if found is None else found / scale)
+
+
+def _kept(row: Row) -> str:
+    answers = [kept(row, figure) for figure in ("seconds", "extra_bytes")]
+    return ", ".join("—" if answer is None else ("yes" if answer else "no") for answer in answers)
+
+
+COLUMNS = (
+    Column("network", lambda row: network_name(row)),
+    Column("method", lambda row: row["method"]),
+    Column("status", lambda row: row["status"]),
+    Column("forecast s", lambda row: _interval(row, "seconds")),
+    Column("took s", lambda row: _took(row, "seconds")),
+    Column("forecast MB", lambda row: _interval(row, "extra_bytes", 1e6)),
+    Column("took MB", lambda row: _took(row, "extra_bytes", 1e6)),
+    Column("kept", _kept),
+)
+
+
+def share_kept(rows: list[Row], figure: str) -> tuple[int, int]:
+    """How many forecasts held, and of how many."""
+    answers = [answer for row in rows if (answer := kept(row, figure)) is not None]
+    return sum(answers), len(answers)
+
+
+def lines(rows: list[Row]) -> list[str]:
+    """Forecasts as lines of Markdown, and how many held; none where nothing was forecast."""
+    ahead = [row for row in rows if row.get("forecast_seconds") is not None]
+    if not ahead:
+        return []
+    (seconds, of_seconds), (held, of_held) = (share_kept(ahead, figure) for figure in ("seconds", "extra_bytes"))
+    said = f"Kept: {seconds} of {of_seconds} forecasts of time, {held} of {of_held} of memory."
+    return [*lines_of(COLUMNS, ahead), "", said]

@@ -1,0 +1,152 @@
+"""Forecasts: laws with intervals that hold as often as they say, refusals by them, and what counts as kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import difflab as dl
+from difflab.derivation.forecasting import COSTS, FIGURES, Cost, Law, beyond, columns_of, forecast
+from difflab.study import csv_rows, forecasts, plots, worker
+from difflab.study.cells import Cell, Task, resolved
+from difflab.study.declaration import PlacedNetwork
+from difflab.study.forecasts import fitted, kept, lines, share_kept
+
+
+RECORD = Path(__file__).parents[1] / "results" / "expression_swell" / "rows.csv"
+LABEL = "Symbolic('during')"
+FIXED = Law(1e-3, 1.0, 0.0, 10, 0.0, 1.0)
+
+
+def row(size: float, seconds: float, extra: float, **others) -> dict:
+    names = {"network": "4-2-10", "method": LABEL, "status": "ok", "limit_seconds": 12.0}
+    return (
+        names
+        | {"forecast_ops": size, "prepare_seconds": seconds, "peak_bytes": 2e8 + extra, "loaded_bytes": 2e8}
+        | others
+    )
+
+
+def noisy(count: int, rng: np.random.Generator) -> list[dict]:
+    """Of a law with the exponent 1.25, and noise of 30 % in every figure."""
+    sizes = np.exp(rng.uniform(3, 10, count))
+    seconds, extra = (a * sizes**1.25 * np.exp(0.3 * rng.standard_normal(count)) for a in (1e-3, 1e6))
+    return [row(*case) for case in zip(sizes, seconds, extra, strict=True)]
+
+
+def test_laws_are_found_again_and_their_intervals_hold_19_of_20():
+    """Of 40 laws with 50 further cases each; 100 misses are expected, and no more than 150 allowed."""
+    misses = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        law = fitted(noisy(12, rng))[LABEL].seconds
+        assert law.exponent == pytest.approx(1.25, abs=0.25)
+        for further in noisy(50, rng):
+            _, low, high = law.at(further["forecast_ops"])
+            misses += not low <= further["prepare_seconds"] <= high
+    assert 50 <= misses <= 150
+
+
+def test_intervals_are_wider_away_from_what_was_fitted():
+    law = fitted(noisy(12, np.random.default_rng(0)))[LABEL].seconds
+    widths = [high / low for _, low, high in map(law.at, (np.exp(law.centre), 1e6, 1e9))]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1]
+
+
+def test_too_few_cases_give_no_law():
+    assert fitted(noisy(forecasts.LEAST - 1, np.random.default_rng(0))) == {}
+    assert fitted([one | {"status": "timeout"} for one in noisy(20, np.random.default_rng(0))]) == {}
+
+
+def with_costs(monkeypatch, seconds: Law = FIXED, extra: Law = FIXED) -> None:
+    monkeypatch.setitem(COSTS, LABEL, Cost(seconds, extra))
+
+
+def test_columns_are_the_law_at_the_size_of_the_network(monkeypatch):
+    with_costs(monkeypatch)
+    net = dl.MLP.dense([64, 32, 10], hidden="tanh")
+    columns = dl.Symbolic("during").forecast(net)
+    assert columns["forecast_seconds"] == pytest.approx(1e-3 * columns["forecast_ops"])
+    assert columns == dl.Symbolic("during", max_ops=10**18, limit_seconds=60.0).forecast(net)
+    assert set(columns) == {"forecast_ops", *(name for figure in FIGURES for name in columns_of(figure))}
+    assert forecast("Symbolic('of another kind')", 10.0) == {}
+
+
+@pytest.mark.parametrize(("seconds", "limit_bytes", "words"), [(1.0, 10**6, "24 s"), (10**6, 1, "24 bytes")])
+def test_what_is_beyond_a_limit_at_its_low_end_is_refused_in_words(monkeypatch, seconds, limit_bytes, words):
+    with_costs(monkeypatch)
+    backend = dl.Symbolic("during", limit_seconds=float(seconds), limit_bytes=limit_bytes)
+    with pytest.raises(dl.Refused, match=f"forecast .* to .*{words.split()[1]} to derive and compile, limit"):
+        backend.prepare(dl.MLP.dense([64, 32, 10], hidden="tanh"))
+
+
+def test_what_may_keep_its_limit_is_not_refused():
+    columns = {"forecast_seconds": 20.0, "forecast_seconds_low": 9.0, "forecast_seconds_high": 40.0}
+    assert beyond(columns, 10.0, None) is None
+    assert beyond(columns, 8.0, 10**9) == "forecast 9 to 40 s to derive and compile, limit 8 s"
+    assert beyond({}, 1e-9, 1) is None
+
+
+def test_a_study_refuses_by_the_forecast_unless_it_is_about_that(monkeypatch, tmp_path):
+    network = PlacedNetwork(widths=[4, 2, 10], data="digits-2x2")
+    cell = Cell(Task(network, 4, 0), resolved({"name": "symbolic", "sharing": "during"}), ["swell"], 1e-3, 10**10)
+    with_costs(monkeypatch)
+    path = tmp_path / "reference.npz"
+    worker.make_reference(cell.task, path)
+    refused = worker.run_cell(cell, path)
+    assert refused["status"] == "refused"
+    assert "to derive and compile, limit 0.001 s" in refused["reason"]
+    about = msgspec.structs.replace(cell, measures=["swell", "forecast"])
+    assert worker.run_cell(about, path)["status"] == "ok"
+
+
+AHEAD = {"forecast_seconds": 2.0, "forecast_seconds_low": 1.0, "forecast_seconds_high": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (row(10, 2.5, 1e7) | AHEAD, True),
+        (row(10, 4.5, 1e7) | AHEAD, False),
+        (row(10, 0.5, 1e7) | AHEAD, False),
+        (row(10, 0.0, 0.0, status="timeout") | AHEAD, False),
+        (row(10, 0.0, 0.0, status="timeout") | AHEAD | {"forecast_seconds_high": 13.0}, True),
+        (row(10, 2.5, 1e7), None),
+    ],
+)
+def test_a_forecast_is_kept_in_its_interval_or_beyond_a_limit_that_was_met(found, expected):
+    assert kept(found, "seconds") is expected
+
+
+def test_the_page_says_how_many_were_kept():
+    rows = [row(10, seconds, 1e7) | AHEAD for seconds in (2.0, 3.0, 5.0)]
+    assert share_kept(rows, "seconds") == (2, 3)
+    assert lines(rows)[-1] == "Kept: 2 of 3 forecasts of time, 0 of 0 of memory."
+    assert lines([row(10, 1.0, 1e7)]) == []
+
+
+def test_the_wall_is_drawn_with_its_limit():
+    rows = []
+    for depth, seconds in ((1, 0.1), (2, 1.0), (3, None)):
+        network = "-".join(["4", *["2"] * depth, "10"])
+        found = row(10, seconds, 1e7, network=network, hidden="tanh", data="digits-2x2", batch=16, parameters=9) | AHEAD
+        rows.append(found if seconds else found | {"status": "timeout", "prepare_seconds": None})
+    figure = plots.figures(["forecast"], rows)["wall"]
+    (axes,) = [axes for axes in figure.axes if axes.get_title()]
+    drawn = [line.get_ydata() for line in axes.get_lines()]
+    assert any(list(np.atleast_1d(y)) == [0.1, 1.0] for y in drawn)
+    assert any(list(np.atleast_1d(y)) == [12.0] for y in drawn)
+
+
+@pytest.mark.skipif(not COSTS, reason="nothing has been fitted yet")
+def test_the_laws_are_those_of_the_recorded_study():
+    found = fitted(csv_rows.from_csv(RECORD))
+    assert set(found) == set(COSTS)
+    for label, cost in COSTS.items():
+        for figure in FIGURES:
+            ours, theirs = (np.array(list(vars(getattr(c, figure)).values())) for c in (cost, found[label]))
+            assert ours == pytest.approx(theirs, rel=1e-3), (label, figure)

@@ -1,0 +1,97 @@
+"""Derivation in a process of its own: the same code comes back, limits hold, and nothing is left of what met them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+import difflab as dl
+from difflab.derivation import generation, limited
+from difflab.derivation.generation import Recipe, generate
+from difflab.derivation.limited import generated_within
+from difflab.derivation.sharing import Way
+
+
+NET = dl.MLP(2, [dl.Dense(2, "swish"), dl.BatchNorm((0.5, -0.25), (1.0, 2.0)), dl.Dense(2)], l2=0.5)
+LARGE = dl.MLP.dense([4, 8, 8, 3], hidden="tanh")
+LATE_SECONDS = 1.0
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.mark.parametrize("part", ["sample", "totals"])
+@pytest.mark.parametrize(
+    "language", ["numpy", pytest.param("c", marks=pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler"))]
+)
+def test_what_comes_back_is_what_would_be_generated_here(part, language):
+    recipe = Recipe(part, 1, Way("during"), language)
+    there, here = generated_within(NET, recipe, 120.0, 4_000_000_000), generate(NET, recipe)
+    assert (there.text, there.outputs) == (here.text, here.outputs)
+    same = {name for name in here.facts if not name.endswith(("_seconds", "_peak_bytes"))}
+    assert {name: there.facts[name] for name in same} == {name: here.facts[name] for name in same}
+
+
+def test_every_stage_is_timed_and_sized():
+    facts = generate(NET, Recipe("sample", 1, Way(simplification="factor_terms"), "numpy")).facts
+    for stage in ("derive", "simplify", "cse", "codegen"):
+        assert facts[f"{stage}_seconds"] > 0
+        assert facts[f"{stage}_peak_bytes"] > 10**7
+    assert facts["gradient_sympy_ops"] >= facts["gradient_ops"] > facts["own_loss_ops"] > 0
+
+
+def test_a_limit_of_time_ends_it_with_all_its_processes():
+    backend, started = dl.Symbolic("none", limit_seconds=1.5, max_ops=10**18), time.monotonic()
+    with pytest.raises(dl.LimitExceeded, match=r"^not derived and compiled within 1.5 s$") as caught:
+        backend.prepare(LARGE)
+    assert time.monotonic() - started < 1.5 + LATE_SECONDS + 1.0  # to start Python and to be scheduled
+    assert caught.value.status == "timeout"
+    assert children() == []
+
+
+def test_a_limit_of_memory_ends_it():
+    backend = dl.Symbolic("none", limit_bytes=700_000_000, limit_seconds=120.0, max_ops=10**18)
+    with pytest.raises(dl.LimitExceeded, match=r"^not derived and compiled within 7e\+08 bytes$") as caught:
+        backend.prepare(dl.MLP.dense([4, 4, 4, 4, 3], hidden="tanh"))
+    assert caught.value.status == "memory"
+    assert children() == []
+
+
+def test_too_little_memory_to_start_is_said_to_be_that():
+    with pytest.raises(dl.LimitExceeded, match="within 1e\\+08 bytes"):
+        dl.Symbolic("during", limit_bytes=100_000_000).prepare(NET)
+
+
+def test_another_failure_is_passed_on(monkeypatch):
+    monkeypatch.setattr(limited, "as_table", lambda net: {"widths": [2, 2], "hidden": "no such activation"})
+    with pytest.raises(
+        RuntimeError, match=re.escape("must be derived and compiled, got ValueError: unknown activation")
+    ):
+        dl.Symbolic("during", limit_seconds=60.0).prepare(NET)
+
+
+def test_what_answers_no_json_is_an_error_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(limited, "COMMAND", (sys.executable, "-c", "raise SystemExit('gone')"))
+    with pytest.raises(RuntimeError, match="^expressions must be derived and compiled, got gone$"):
+        dl.Symbolic("during", limit_seconds=60.0).prepare(NET)
+
+
+def test_gradients_under_limits_are_those_without():
+    rng = np.random.default_rng(0)
+    arguments = rng.normal(size=NET.n_params), rng.normal(size=(3, 2)), rng.integers(2, size=3)
+    with_limits, without = (dl.Symbolic("during", limit_seconds=limit).prepare(NET) for limit in (120.0, None))
+    assert (
+        with_limits.value_and_gradient(*arguments)[1].tobytes() == without.value_and_gradient(*arguments)[1].tobytes()
+    )
+
+
+def test_stages_that_are_not_there_have_no_figures():
+    assert "simplify_seconds" not in generate(NET, Recipe("sample", 1, Way(), "numpy")).facts
+    assert generation.peak_bytes() > 10**7
