@@ -34,6 +34,7 @@ TRANSFERABLE = ("numpy", "c")
 
 COMPILER = "cc"
 MAX_OPS = 2_000_000
+LIMITS = ("limit_seconds", "limit_bytes", "max_ops")
 CHEAP_GRADIENT = 5
 """Operations of loss and gradient by those of the loss, at most, where sharing is kept [Baur, Strassen 1983]."""
 
@@ -86,11 +87,12 @@ class Symbolic(Backend):
             raise ValueError(f"limits must come with evaluation {words}, got {self.evaluation!r}")
 
     def __repr__(self) -> str:
-        """Options that are not the usual ones."""
-        fields = [field for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
-        values = {field.name: getattr(self, field.name) for field in fields}
-        words = [repr(value) if isinstance(value, str) else f"{name}={value!r}" for name, value in values.items()]
+        """Options that are not the usual ones; limits have no part in what is computed."""
+        words = [repr(getattr(self, field.name)) for field in dataclasses.fields(self) if self._is_chosen(field)]
         return f"Symbolic({', '.join(words)})"
+
+    def _is_chosen(self, field: dataclasses.Field) -> bool:
+        return field.name not in LIMITS and getattr(self, field.name) != field.default
 
     @property
     def way(self) -> Way:
@@ -110,12 +112,7 @@ class Symbolic(Backend):
     def forecast(self, net: MLP) -> dict[str, float]:
         name = "forecast_ops" if self.way.is_accumulated else "forecast_tree_ops"
         size = self._forecast_ops(net, 1) if self.way.is_accumulated else forecast_tree_ops(net)
-        return {name: size, **forecasting.forecast(self._label, size)}
-
-    @property
-    def _label(self) -> str:
-        """That of the same choice without limits, by which its costs are known."""
-        return repr(dataclasses.replace(self, limit_seconds=None, limit_bytes=None, max_ops=MAX_OPS))
+        return {name: size, **forecasting.forecast(repr(self), size)}
 
     def _forecast_ops(self, net: MLP, batch: int) -> int:
         """At most so many operations, loss included; in forward order every parameter has a sweep of its own."""

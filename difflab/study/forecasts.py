@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from difflab.derivation.forecasting import Cost, Law, columns_of
+from difflab.derivation.forecasting import Cost, Law, columns_of, forecast
 from difflab.study.columns import Column, lines_of, number
 from difflab.study.growth import slope
 from difflab.study.names import network_name
@@ -38,6 +38,13 @@ def fitted(rows: list[Row]) -> dict[str, Cost]:
         if None not in laws:
             found[label] = Cost(*laws)  # type: ignore[arg-type]
     return found
+
+
+def with_forecast(row: Row) -> Row:
+    """With the columns of a forecast, where laws were fitted only after it had been recorded."""
+    if row.get("forecast_seconds") is not None or not (row.get("forecast_ops") or row.get("forecast_tree_ops")):
+        return row
+    return row | forecast(row["method"], size(row))
 
 
 def size(row: Row) -> float:
@@ -125,7 +132,7 @@ def share_kept(rows: list[Row], figure: str) -> tuple[int, int]:
 
 def lines(rows: list[Row]) -> list[str]:
     """Forecasts as lines of Markdown, and how many held; none where nothing was forecast."""
-    ahead = [row for row in rows if row.get("forecast_seconds") is not None]
+    ahead = [row for row in map(with_forecast, rows) if row.get("forecast_seconds") is not None]
     if not ahead:
         return []
     (seconds, of_seconds), (held, of_held) = (share_kept(ahead, figure) for figure in ("seconds", "extra_bytes"))

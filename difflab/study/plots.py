@@ -17,6 +17,7 @@ from difflab.errors import MissingExtra
 from difflab.files import write_atomically
 from difflab.study import growth, swelling
 from difflab.study.families import KNOBS, Family, families
+from difflab.study.forecasts import with_forecast
 from difflab.study.names import made_of, network_name, term_words
 from difflab.study.tables import unit_roundoff
 
@@ -72,7 +73,7 @@ def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
         drawn["roofline"] = _figure_of_roofline(rows)
     if "derivation" in measures and (found := [f for f in families(rows) if f.knob in swelling.KNOBS]):
         drawn["swelling"] = _figure_of_swelling(found, rows)
-    ahead = [row for row in rows if row.get("forecast_seconds") is not None]
+    ahead = [row for row in map(with_forecast, rows) if row.get("forecast_seconds") is not None]
     if "forecast" in measures and (found := [f for f in families(ahead) if f.knob in swelling.KNOBS]):
         drawn["wall"] = _figure_of_walls(found, ahead)
     if laws := growth.laws(rows):
