@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from difflab.derivation.costs import FITTED
+
 
 @dataclass(frozen=True)
 class Law:
@@ -38,14 +40,17 @@ class Law:
 
 @dataclass(frozen=True)
 class Cost:
-    """Laws of the seconds, and of the bytes beyond those of loaded libraries, that deriving and compiling take."""
+    """Laws of the seconds, and of the bytes beyond those of loaded libraries, that deriving and compiling take.
+
+    Without a law of bytes, too few of the recorded networks took more than comes and goes.
+    """
 
     seconds: Law
-    extra_bytes: Law
+    extra_bytes: Law | None = None
 
 
-COSTS: dict[str, Cost] = {}
-"""By the label of the back-end, as fitted to ``results/expression_swell`` on the machine that is named there."""
+COSTS = {label: Cost(**{name: Law(*law) for name, law in laws.items()}) for label, laws in FITTED.items()}
+"""By the label of the back-end, on the machine of that record."""
 
 FIGURES = ("seconds", "extra_bytes")
 
@@ -56,7 +61,8 @@ def forecast(label: str, size: float) -> dict[str, float]:
         return {}
     columns: dict[str, float] = {}
     for figure in FIGURES:
-        columns |= dict(zip(columns_of(figure), getattr(COSTS[label], figure).at(size), strict=True))
+        if (law := getattr(COSTS[label], figure)) is not None:
+            columns |= dict(zip(columns_of(figure), law.at(size), strict=True))
     return columns
 
 

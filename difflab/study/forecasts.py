@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from difflab.derivation.forecasting import Cost, Law, columns_of, forecast
+from difflab.derivation.forecasting import FIGURES, Cost, Law, columns_of, forecast
 from difflab.study.columns import Column, lines_of, number
 from difflab.study.growth import slope
 from difflab.study.names import network_name
@@ -34,9 +34,9 @@ def fitted(rows: list[Row]) -> dict[str, Cost]:
     found = {}
     for label in labels:
         mine = [row for row in rows if row["method"] == label and row["status"] == "ok"]
-        laws = [_law([(size(row), took(row, figure)) for row in mine]) for figure in ("seconds", "extra_bytes")]
-        if None not in laws:
-            found[label] = Cost(*laws)  # type: ignore[arg-type]
+        seconds, extra = (_law([(size(row), took(row, figure)) for row in mine]) for figure in FIGURES)
+        if seconds is not None:
+            found[label] = Cost(seconds, extra)
     return found
 
 
@@ -108,7 +108,7 @@ def _took(row: Row, figure: str, scale: float = 1.0) -> str:
 
 
 def _kept(row: Row) -> str:
-    answers = [kept(row, figure) for figure in ("seconds", "extra_bytes")]
+    answers = [kept(row, figure) for figure in FIGURES]
     return ", ".join("—" if answer is None else ("yes" if answer else "no") for answer in answers)
 
 
@@ -135,6 +135,6 @@ def lines(rows: list[Row]) -> list[str]:
     ahead = [row for row in map(with_forecast, rows) if row.get("forecast_seconds") is not None]
     if not ahead:
         return []
-    (seconds, of_seconds), (held, of_held) = (share_kept(ahead, figure) for figure in ("seconds", "extra_bytes"))
+    (seconds, of_seconds), (held, of_held) = (share_kept(ahead, figure) for figure in FIGURES)
     said = f"Kept: {seconds} of {of_seconds} forecasts of time, {held} of {of_held} of memory."
     return [*lines_of(COLUMNS, ahead), "", said]
