@@ -17,6 +17,18 @@ def known(word: str, table: Iterable[str], kind: str) -> str:
     raise ValueError(f"unknown {kind} {word!r}; known: {', '.join(names)}{hint}")
 
 
+OUT_OF_MEMORY = (
+    *("MemoryError", "Memory allocation", "failed to map", "annot allocate", "return without exception set"),
+    *("out of memory", "virtual memory exhausted"),
+)
+"""Words of what met its limit where it could not say so itself."""
+
+
+def means_out_of_memory(words: str) -> bool:
+    """Whether memory is what last words are about."""
+    return any(sign in words for sign in OUT_OF_MEMORY)
+
+
 def missing_compiler(command: str) -> str | None:
     """The sentence about a C compiler that is not there, or None."""
     return None if shutil.which(command) else f"a C compiler called {command} is not there; install one"

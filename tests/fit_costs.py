@@ -35,8 +35,9 @@ def text(costs: dict[str, Cost]) -> str:
 
 
 def _numbers(law: Law) -> str:
-    """To four digits."""
-    return ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in vars(law).values())
+    """To four digits, as the formatter of the sources writes them."""
+    numbers = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in vars(law).values())
+    return ", ".join(numbers).replace("e+", "e")
 
 
 if __name__ == "__main__":

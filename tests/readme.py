@@ -15,7 +15,7 @@ import difflab as dl
 from difflab.initialisation import INITIALISATIONS
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
-from difflab.study import columns, csv_rows, names, tables
+from difflab.study import columns, csv_rows, forecasts, names, tables
 from difflab.study.reading import read_study
 from difflab.study.report import machine
 from difflab.study.timing import MOST_WAITED
@@ -167,7 +167,7 @@ def swell_table(committed: bool = True) -> str:
         figures = [
             [row["gradient_ops"] / row["own_loss_ops"] for row in counted],
             [row["gradient_tree_ops"] / row["own_loss_ops"] for row in trees],
-            [row["prepare_seconds"] for row in counted],
+            [forecasts.seconds_to_prepare(row) for row in counted],
         ]
         lines.append([f"`{method}`", f"{len(counted)} of {len(mine)}", *map(_from_to, figures), str(stopped)])
     header = ["method", "networks", "operations ÷ loss", "as a tree ÷ loss", "seconds to prepare", "stopped"]

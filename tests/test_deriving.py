@@ -54,8 +54,7 @@ def test_deriving_with_sharing_is_fast_and_linear():
         points.append((primal_operations(grown.program), least))
     exponent, low, high = power_law(points)
     ratio = sorted(none / during for none, during in zip(*both.values(), strict=True))
-    assert ratio[0] > 0
-    assert len(points) == len(WIDTHS)
+    assert ratio[len(ratio) // 2] > 1
     figures = {
         "network": str(net),
         "seconds_per_parameter_each_by_sympy_diff": both["none"],

@@ -34,7 +34,7 @@ LATE_SECONDS = 1.0
 TOO_LARGE = 1.1
 """Times the limit that a process may have held at most."""
 
-STATUSES = {"ok", "timeout", "memory", "refused", "crashed"}
+STATUSES = {"ok", "timeout", "memory", "refused"}
 SHAPES = [(depth, width) for depth in (9, 3, 5, 7, 4, 8, 6) for width in (8, 3, 6, 4)]
 BACKENDS = [
     {"name": "symbolic", "sharing": sharing, "evaluation": evaluation, "max_ops": 10**18}

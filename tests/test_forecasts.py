@@ -124,7 +124,7 @@ def test_the_page_says_how_many_were_kept():
     rows = [row(10, seconds, 1e7) | AHEAD for seconds in (2.0, 3.0, 5.0)]
     assert share_kept(rows, "seconds") == (2, 3)
     assert lines(rows)[-1] == "Kept: 2 of 3 forecasts of time, 0 of 0 of memory."
-    assert lines([row(10, 1.0, 1e7)]) == []
+    assert lines([row(10, 1.0, 1e7, method="Backprop('float64')")]) == []
 
 
 def test_the_wall_is_drawn_with_its_limit():

@@ -376,6 +376,55 @@ def test_a_batch_of_coupled_samples_is_evaluated_in_balls_too():
     assert gradient.tolist() == dl.reference_gradient(net, *arguments).gradient.tolist()
 
 
+PIECEWISE = {
+    "two layers of relu": dl.MLP.dense([2, 2, 2, 2], hidden="relu"),
+    "two layers of elu": dl.MLP.dense([2, 2, 2, 2], hidden="elu"),
+    "maxout": dl.MLP(2, [dl.Maxout(2, 2), dl.Dense(2)]),
+    "penalties": dl.MLP(2, [dl.Dense(2, "leaky_relu"), dl.Dense(2)], l1=0.125, l2=0.25),
+}
+
+
+@pytest.mark.parametrize("kind", PIECEWISE)
+@pytest.mark.parametrize("evaluation", ["numpy", "numba", "c", "balls"])
+def test_symengine_gives_what_is_made_of_pieces(kind, evaluation):
+    if evaluation == "numba" and kind != "maxout":
+        pytest.skip("Numba takes long to compile many branches")
+    net, rng = PIECEWISE[kind], np.random.default_rng(0)
+    backend = dl.Symbolic(engine="symengine", evaluation=evaluation)
+    if reason := backend.unsupported(net):
+        pytest.skip(reason)
+    arguments = rng.normal(size=net.n_params), rng.normal(size=(5, 2)), rng.integers(2, size=5)
+    prepared, truth = backend.prepare(net), dl.reference_gradient(net, *arguments)
+    _, gradient = prepared.value_and_gradient(*arguments)
+    assert (np.abs(gradient - truth.gradient) <= prepared.predicted_error(*arguments)).all()
+
+
+def test_operations_of_penalties_are_among_those_of_the_gradient():
+    plain, penalised = (dl.MLP(4, [dl.Dense(8, "tanh"), dl.Dense(3)], l2=l2) for l2 in (0.0, 0.1))
+    for backend in (dl.Symbolic("during"), dl.Backprop()):
+        before, after = (backend.prepare(net).facts["gradient_ops"] for net in (plain, penalised))
+        assert after - before >= 2 * penalised.n_params - 30  # squares summed, and a slope each, but of biases
+
+
+def test_operations_of_coupled_samples_are_those_of_one():
+    net = dl.MLP(2, [dl.Dense(2), dl.BatchNorm(), dl.Dense(2)])
+    counts = []
+    for batch in (2, 4):
+        prepared = dl.Symbolic("during").prepare(net)
+        prepared.value(np.full(net.n_params, 0.5), np.arange(2.0 * batch).reshape(batch, 2), np.zeros(batch, int))
+        counts.append(prepared.facts["gradient_ops"])
+    assert counts[1] < 1.5 * counts[0]
+
+
+def test_a_branch_that_no_precision_tells_is_an_error_that_says_so():
+    """Pieces of a maxout that are equal, but by numbers that no precision knows."""
+    net = dl.MLP(1, [dl.Dense(2, "tanh"), dl.Maxout(1, 2)], "squared_error")
+    theta = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    arguments = theta, np.array([[0.19]]), np.array([[0.5]])
+    with pytest.raises(ArithmeticError, match="no precision tells which branch of the loss of"):
+        dl.Symbolic(evaluation="balls").prepare(net).value(*arguments)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -385,8 +434,16 @@ def test_a_batch_of_coupled_samples_is_evaluated_in_balls_too():
         ({"sharing": "during", "engine": "symengine"}, "engine must be 'sympy' for sharing 'during', got 'symengine'"),
         ({"sharing": "during", "simplification": "horner"}, "simplification must be 'none' for sharing 'during'"),
         ({"engine": "symengine", "simplification": "horner"}, "simplification must be 'none' for engine 'symengine'"),
-        ({"limit_seconds": 0}, "limit_seconds must be a number above 0, got 0"),
-        ({"limit_bytes": 1.5}, "limit_bytes must be an integer, 1 or more, got 1.5"),
+        ({"limit_seconds": 0}, "limit_seconds must be a number above 0 and at most 1e+06, got 0"),
+        ({"limit_seconds": True}, "limit_seconds must be a number above 0 and at most 1e+06, got True"),
+        ({"limit_seconds": np.inf}, "limit_seconds must be a number above 0 and at most 1e+06, got inf"),
+        ({"limit_seconds": np.nan}, "limit_seconds must be a number above 0 and at most 1e+06, got nan"),
+        ({"limit_seconds": "3"}, "limit_seconds must be a number above 0 and at most 1e+06, got '3'"),
+        (
+            {"limit_bytes": 2**63},
+            "limit_bytes must be an integer from 1 to 9223372036854775807, got 9223372036854775808",
+        ),
+        ({"limit_bytes": 1.5}, "limit_bytes must be an integer from 1 to 9223372036854775807, got 1.5"),
         ({"limit_seconds": 1.0, "evaluation": "balls"}, "limits must come with evaluation 'numpy' or 'c', got 'balls'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from time import perf_counter
@@ -34,6 +35,9 @@ TRANSFERABLE = ("numpy", "c")
 
 COMPILER = "cc"
 MAX_OPS = 2_000_000
+LONGEST = 1e6
+"""Seconds that a limit may have."""
+
 LIMITS = ("limit_seconds", "limit_bytes", "max_ops")
 CHEAP_GRADIENT = 5
 """Operations of loss and gradient by those of the loss, at most, where sharing is kept [Baur, Strassen 1983]."""
@@ -75,19 +79,19 @@ class Symbolic(Backend):
     name = "symbolic"
 
     def __post_init__(self) -> None:
-        assert self.way
+        Way(self.sharing, self.order, self.simplification, self.engine)
         known(self.evaluation, EVALUATIONS, "evaluation")
         _whole("max_ops", self.max_ops)
         if self.limit_bytes is not None:
-            _whole("limit_bytes", self.limit_bytes)
-        if self.limit_seconds is not None and not self.limit_seconds > 0:
-            raise ValueError(f"limit_seconds must be a number above 0, got {self.limit_seconds!r}")
+            _bytes("limit_bytes", self.limit_bytes)
+        if self.limit_seconds is not None:
+            _seconds("limit_seconds", self.limit_seconds)
         if self.has_limits and self.evaluation not in TRANSFERABLE:
             words = " or ".join(map(repr, TRANSFERABLE))
             raise ValueError(f"limits must come with evaluation {words}, got {self.evaluation!r}")
 
     def __repr__(self) -> str:
-        """Options that are not the usual ones; limits have no part in what is computed."""
+        """Options that are not the usual ones, limits apart: these change whether there is an answer, not which."""
         words = [repr(getattr(self, field.name)) for field in dataclasses.fields(self) if self._is_chosen(field)]
         return f"Symbolic({', '.join(words)})"
 
@@ -142,6 +146,16 @@ def _whole(name: str, number: object) -> None:
         raise ValueError(f"{name} must be an integer, 1 or more, got {number!r}")
 
 
+def _bytes(name: str, number: object) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= sys.maxsize:
+        raise ValueError(f"{name} must be an integer from 1 to {sys.maxsize}, got {number!r}")
+
+
+def _seconds(name: str, number: object) -> None:
+    if not isinstance(number, int | float) or isinstance(number, bool) or not 0 < number <= LONGEST:
+        raise ValueError(f"{name} must be a number above 0 and at most {LONGEST:g}, got {number!r}")
+
+
 def forecast_tree_ops(net: MLP, batch: int = 1) -> int:
     """Forecast of the operations of the derived gradient as a tree.
 
@@ -173,21 +187,38 @@ class Evaluator(Protocol):
         """Of the loss alone."""
 
 
-def _evaluator(net: MLP, backend: Symbolic, part: Part, batch: int = 1) -> tuple[Evaluator, dict[str, Any]]:
-    """Code for a part of the loss, generated and loaded, with what that took."""
+def _evaluator(
+    net: MLP, backend: Symbolic, part: Part, batch: int = 1, spent_seconds: float = 0.0
+) -> tuple[Evaluator, dict[str, Any]]:
+    """Code for a part of the loss, generated and loaded, with what that took; some of a limit may be spent before."""
     # Here and not above: importing sympy takes longer than most commands.
     from difflab.derivation import generation, limited
 
     assert backend.evaluation != "balls"
     recipe = generation.Recipe(part, batch, backend.way, backend.evaluation, COMPILER)
     if backend.has_limits:
-        generated = limited.generated_within(net, recipe, backend.limit_seconds, backend.limit_bytes)
+        limits = backend.limit_seconds, backend.limit_bytes
+        generated = limited.generated_within(net, recipe, *limits, spent_seconds)
     else:
         generated = generation.generate(net, recipe)
     started, facts = perf_counter(), dict(generated.facts)
     evaluator, code_bytes = _loaded(generated, backend.evaluation)
     facts["compile_seconds"] = facts.get("compile_seconds", 0.0) + perf_counter() - started
     return evaluator, facts | ({"code_bytes": code_bytes} if code_bytes is not None else {})
+
+
+def _together(facts: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Of two parts: the most memory of either, and everything else of both."""
+    return {
+        name: max(fact, others[name]) if name.endswith("_peak_bytes") else fact + others[name]
+        for name, fact in facts.items()
+        if name in others
+    }
+
+
+def _of_one(facts: dict[str, Any], batch: int) -> dict[str, Any]:
+    """With operations for one sample of a batch, rounded up."""
+    return {name: -(-fact // batch) if name.endswith("_ops") else fact for name, fact in facts.items()}
 
 
 def _loaded(generated: Generated, language: str) -> tuple[Evaluator, int | None]:
@@ -218,8 +249,13 @@ class PreparedSymbolic(_PreparedOnExpressions):
 
     def __init__(self, net: MLP, backend: Symbolic) -> None:
         super().__init__(net, backend)
+        started = perf_counter()
         self._sample, facts = _evaluator(net, backend, "sample")
-        self._totals = _evaluator(net, backend, "totals")[0] if net.program.totals else None
+        self._totals: Evaluator | None = None
+        if net.program.totals:
+            spent = perf_counter() - started
+            self._totals, of_totals = _evaluator(net, backend, "totals", spent_seconds=spent)
+            facts = _together(facts, of_totals)
         self.facts |= {"primal_calls": 1, **facts}
 
     def _columns(self, arguments: Arguments) -> np.ndarray:
@@ -261,7 +297,7 @@ class PreparedCoupled(_PreparedOnExpressions):
                 raise Refused(self.backend, self.net, reason)
             self._evaluator, facts = _evaluator(self.net, self.backend, "batch", batch)
             self._batch = batch
-            self.facts.update(facts)
+            self.facts |= _of_one(facts, batch)
         return self._evaluator
 
     def _numbers(self, arguments: Arguments) -> np.ndarray:

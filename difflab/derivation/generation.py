@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from difflab.derivation import c_code, expressions, loop_code, numpy_code
-from difflab.derivation.expressions import Derivation
+from difflab.derivation.expressions import Derivation, Shared
 from difflab.derivation.sharing import Way
 from difflab.network import MLP
 
@@ -21,8 +21,8 @@ Part = Literal["sample", "totals", "batch"]
 """Of a loss: that of one sample, what is added once to that of a batch, or all of a batch of coupled samples."""
 
 Language = Literal["numpy", "numba", "c"]
-LARGEST_TREE = 100_000
-"""Operations up to which SymPy's own count of a tree is asked for, which walks all of it."""
+MOST_WALKED = 100_000
+"""Operations up to which SymPy's own count is asked for."""
 
 
 class Generated(msgspec.Struct, frozen=True):
@@ -85,14 +85,22 @@ def generate(net: MLP, recipe: Recipe) -> Generated:
     if recipe.language == "c":
         with stages.of("compile"):
             library = c_code.library(text, recipe.compiler)
+    with stages.of("count"):
+        counts = _counts(derivation, shared, of_loss)
+    facts = stages.facts | counts | {"source_bytes": len(functions[0])}
+    return Generated(len(shared.outputs), text, library, facts)
+
+
+def _counts(derivation: Derivation, shared: Shared, of_loss: Shared) -> dict[str, int]:
+    """Operations; by SymPy's own count too, which walks all that is written, if that is not too much."""
     counts = {
         "own_loss_ops": expressions.shared_operations(of_loss),
         "gradient_tree_ops": expressions.tree_operations(derivation.gradient, derivation.lines),
         "gradient_ops": expressions.shared_operations(shared),
-        "gradient_sympy_ops": expressions.counted_by_sympy(shared),
-        "source_bytes": len(functions[0]),
     }
-    return Generated(len(shared.outputs), text, library, stages.facts | counts)
+    if counts["gradient_ops"] <= MOST_WALKED:
+        counts["gradient_sympy_ops"] = expressions.counted_by_sympy(shared)
+    return counts
 
 
 LANGUAGES = {"numpy": numpy_code.source, "numba": loop_code.source, "c": c_code.source}

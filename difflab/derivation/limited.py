@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import os
 import resource
-import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from typing import Any
 
 import msgspec
+import psutil
 
 from difflab.child import answers, end_with
 from difflab.derivation.generation import Generated, Recipe, generate
 from difflab.derivation.numpy_code import InNumpy
-from difflab.errors import LimitExceeded
+from difflab.errors import LimitExceeded, means_out_of_memory
 from difflab.network import MLP
 from difflab.network_files import Network, as_table
 
@@ -35,77 +36,108 @@ class _Request(msgspec.Struct, frozen=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """What was generated, or the status and the words of what went wrong."""
+    """What was generated, or what went wrong: ``"network"``, ``"memory"`` or ``"crashed"``, in words."""
 
     generated: Generated | None = None
-    status: str = ""
+    problem: str = ""
     reason: str = ""
 
 
-def generated_within(net: MLP, recipe: Recipe, limit_seconds: float | None, limit_bytes: int | None) -> Generated:
+def generated_within(
+    net: MLP, recipe: Recipe, limit_seconds: float | None, limit_bytes: int | None, spent_seconds: float = 0.0
+) -> Generated:
     """Generate in a process that ends at its limits, and with this one.
 
-    Python code is loaded there too, so that what comes back is known to load within the limits.
+    Python code is loaded there too, so that what comes back is known to load within the limits. The limit of processor
+    time is there for a process that nobody waits for any more.
 
     Parameters
     ----------
     limit_seconds : of wall time, and of processor time; none if None
     limit_bytes : of address space, of that process and of a compiler; none if None
+    spent_seconds : of the limit, by other parts of the same network
 
     Raises
     ------
     LimitExceeded
-        If a limit is met; nothing is left of the process or its compiler.
+        If a limit is met; nothing is left of the process, its compiler and their files.
+    ValueError
+        If the network cannot be told to another process.
     RuntimeError
         If it fails for another reason.
     """
-    request = _Request(as_table(net), recipe, limit_seconds, limit_bytes, os.getpid())
-    process = subprocess.Popen(
-        COMMAND,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        output, errors = process.communicate(msgspec.json.encode(request), timeout=limit_seconds)
-    except BaseException as error:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise LimitExceeded("timeout", f"not derived and compiled within {limit_seconds:g} s") from None
-        raise
-    return _taken(output, errors, process.returncode, request)
-
-
-def _taken(output: bytes, errors: bytes, code: int, request: _Request) -> Generated:
-    """What an answer holds, or the error it tells of."""
-    try:
-        answer = msgspec.json.decode(output, type=_Answer)
-    except msgspec.DecodeError:
-        words = errors.decode(errors="replace").strip().splitlines()
-        answer = _Answer(status="crashed", reason=words[-1] if words else f"exit code {code}")
-        if code == -signal.SIGXCPU:
-            answer = _Answer(status="timeout")
+    left = None if limit_seconds is None else max(0.0, limit_seconds - spent_seconds)
+    request = _Request(as_table(net), recipe, left, limit_bytes, os.getpid())
+    with tempfile.TemporaryDirectory(prefix="difflab-") as folder:
+        process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"TMPDIR": folder},
+        )
+        try:
+            output, errors = process.communicate(msgspec.json.encode(request), timeout=left)
+        except BaseException as error:
+            _kill(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise _too_long(limit_seconds) from None
+            raise
+    answer = _read(output, errors, process.returncode)
     if answer.generated is not None:
         return answer.generated
-    if answer.status == "timeout":
-        raise LimitExceeded("timeout", f"not derived and compiled within {request.limit_seconds:g} s")
-    if answer.status == "memory" or "MemoryError" in answer.reason or "allocat" in answer.reason:
-        raise LimitExceeded("memory", f"not derived and compiled within {request.limit_bytes:.3g} bytes")
+    if answer.problem == "network":
+        remedy = "activations of one's own are known to this process alone: leave the limits out"
+        raise ValueError(f"{net} must be known to another process under limits, got {answer.reason}; {remedy}")
+    if answer.problem == "memory" or means_out_of_memory(answer.reason):
+        given = "the memory there is" if limit_bytes is None else f"{limit_bytes:.3g} bytes"
+        raise LimitExceeded("memory", f"not derived and compiled within {given}")
+    if process.returncode == -XCPU:
+        raise _too_long(limit_seconds)
     raise RuntimeError(f"expressions must be derived and compiled, got {answer.reason[:500]}")
+
+
+XCPU = 24
+"""The signal of a process that has used up its processor time."""
+
+
+def _too_long(limit_seconds: float | None) -> LimitExceeded:
+    given = "the processor time there is" if limit_seconds is None else f"{limit_seconds:g} s"
+    return LimitExceeded("timeout", f"not derived and compiled within {given}")
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """With all that it started; in no group of its own, it ends with the group of who asked, too."""
+    with suppress(psutil.NoSuchProcess):
+        for one in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.kill()
+    process.communicate()
+
+
+def _read(output: bytes, errors: bytes, code: int) -> _Answer:
+    """An answer, or the last words of who gave none."""
+    try:
+        return msgspec.json.decode(output, type=_Answer)
+    except msgspec.DecodeError:
+        words = errors.decode(errors="replace").strip().splitlines()
+        return _Answer(problem="crashed", reason=words[-1] if words else f"exit code {code}")
 
 
 def _answer(request: _Request) -> _Answer:
     try:
-        generated = generate(msgspec.convert(request.network, Network).build(), request.recipe)
+        net = msgspec.convert(request.network, Network).build()
+    except ValueError as error:
+        return _Answer(problem="network", reason=str(error))
+    try:
+        generated = generate(net, request.recipe)
         if request.recipe.language == "numpy":
             InNumpy(generated.text)
     except MemoryError:
-        return _Answer(status="memory")
+        return _Answer(problem="memory")
     except Exception as error:
-        return _Answer(status="crashed", reason=f"{type(error).__name__}: {error}")
+        return _Answer(problem="crashed", reason=f"{type(error).__name__}: {error}")
     return _Answer(generated)
 
 
@@ -122,7 +154,7 @@ def main() -> None:
     if request.limit_bytes is not None:
         _limit(resource.RLIMIT_AS, request.limit_bytes)
     if request.limit_seconds is not None:
-        _limit(resource.RLIMIT_CPU, math.ceil(request.limit_seconds))
+        _limit(resource.RLIMIT_CPU, math.ceil(request.limit_seconds) + 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel.buffer.write(msgspec.json.encode(_answer(request)))
     channel.flush()

@@ -88,17 +88,28 @@ class Expressions:
         return found + evaluated(self.of_totals, point.theta, [np.zeros(a.shape[1]) for a in given])
 
     def enclosed(self, point: Point) -> Enclosed:
-        """The nearest floats and bounds of the same; nothing, where no precision tells which branch holds."""
-        shape = (1 + self.net.n_params,)
+        """The nearest floats and bounds of the same.
+
+        Raises
+        ------
+        Undecided
+            If no precision tells which branch of an expression holds.
+        """
+        unknown, reasons = nothing_known((1 + self.net.n_params,)), list[Undecided]()
 
         def evaluate(bits: int) -> tuple[Enclosed, bool]:
-            found = enclosed(self.at(point), bits)
+            reasons.clear()
+            try:
+                found = enclosed(self.at(point), bits)
+            except Undecided as error:
+                reasons.append(error)
+                return unknown, False
             return found, found.is_final
 
-        try:
-            return doubling(evaluate, nothing_known(shape), MAX_BITS)
-        except Undecided:
-            return nothing_known(shape)
+        found = doubling(evaluate, unknown, MAX_BITS)
+        if reasons:
+            raise Undecided(f"no precision tells which branch of the loss of {self.net} holds: {str(reasons[0])[:200]}")
+        return found
 
 
 def evaluated(derivation: Derivation, theta: np.ndarray, samples: list[np.ndarray]) -> Array:
@@ -133,6 +144,10 @@ def _made(expression: Any, known: dict[Any, arb]) -> arb:
         return np.prod(np.array(operands, object))
     if expression.is_Pow:
         return _power(operands[0], expression.exp)
+    if expression.func not in FUNCTIONS:
+        raise NotImplementedError(
+            f"functions must be of {sorted(f.__name__ for f in FUNCTIONS)}, got {expression.func}"
+        )
     return FUNCTIONS[expression.func](*operands)
 
 

@@ -162,11 +162,12 @@ def _mapped(net: MLP, form: str, batch: int, shares: int) -> list[Any]:
 
 
 def _operations(function: Any) -> int:
-    """Instructions but those that hand in, hand out or hold a constant."""
+    """Instructions but those that move numbers, turn a sign or decide, which count nothing in the lab's convention."""
     import casadi
 
     flat = function.expand() if function.is_a("MXFunction") else function
-    moves = {casadi.OP_INPUT, casadi.OP_OUTPUT, casadi.OP_CONST, casadi.OP_PARAMETER, casadi.OP_NEG}
+    names = "INPUT OUTPUT CONST PARAMETER ASSIGN NEG LT LE EQ NE NOT AND OR".split()
+    moves = {getattr(casadi, f"OP_{name}") for name in names}
     return sum(flat.instruction_id(k) not in moves for k in range(flat.n_instructions()))
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from difflab.study.columns import Column, lines_of, number
+from difflab.study.forecasts import seconds_to_prepare
 from difflab.study.names import network_name
 
 
@@ -50,7 +51,8 @@ def _over(row: Row, seconds: float | None, other: Row) -> float | None:
     each = seconds or other.get("gradient_seconds")
     if each is None:
         return None
-    return gradients(row["prepare_seconds"], row["gradient_seconds"], other.get("prepare_seconds", 0.0), each)
+    own, others = seconds_to_prepare(row), seconds_to_prepare(other)
+    return gradients(own or 0.0, row["gradient_seconds"], others or 0.0, each)
 
 
 def _count(row: Row, name: str) -> str:
@@ -60,7 +62,7 @@ def _count(row: Row, name: str) -> str:
 COLUMNS = (
     Column("network", lambda row: network_name(row)),
     Column("method", lambda row: row["method"]),
-    Column("prepare s", lambda row: number(row["prepare_seconds"])),
+    Column("prepare s", lambda row: number(seconds_to_prepare(row))),
     Column("gradient s", lambda row: number(row["gradient_seconds"])),
     Column("gradients to beat backprop", lambda row: _count(row, "over_backprop")),
     Column("gradients to beat differences", lambda row: _count(row, "over_differences")),

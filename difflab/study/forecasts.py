@@ -52,10 +52,17 @@ def size(row: Row) -> float:
     return float(row["forecast_ops"] if row.get("forecast_ops") else row["forecast_tree_ops"])
 
 
+def seconds_to_prepare(row: Row) -> float | None:
+    """Without counting operations, which is for the study alone."""
+    if row.get("prepare_seconds") is None:
+        return None
+    return float(row["prepare_seconds"] - row.get("count_seconds", 0.0))
+
+
 def took(row: Row, figure: str) -> float | None:
     """What deriving and compiling took, if it did and that is more than nothing."""
     if figure == "seconds":
-        return row.get("prepare_seconds")
+        return seconds_to_prepare(row)
     if not row.get("peak_bytes") or row["peak_bytes"] - row["loaded_bytes"] < LEAST_BYTES:
         return None
     return float(row["peak_bytes"] - row["loaded_bytes"])

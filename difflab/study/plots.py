@@ -17,7 +17,7 @@ from difflab.errors import MissingExtra
 from difflab.files import write_atomically
 from difflab.study import growth, swelling
 from difflab.study.families import KNOBS, Family, families
-from difflab.study.forecasts import with_forecast
+from difflab.study.forecasts import seconds_to_prepare, with_forecast
 from difflab.study.names import made_of, network_name, term_words
 from difflab.study.tables import unit_roundoff
 
@@ -290,7 +290,7 @@ def _draw_wall(axes: Axes, family: Family, styles: dict[str, dict[str, Any]]) ->
         settings = [setting for setting, _ in mine]
         low, high = ([row[name] for _, row in mine] for name in columns_of("seconds")[1:])
         axes.fill_between(settings, low, high, color=style["color"], alpha=0.15, lw=0)
-        measured = [(setting, row["prepare_seconds"]) for setting, row in mine if row["status"] == "ok"]
+        measured = [(setting, seconds_to_prepare(row)) for setting, row in mine if row["status"] == "ok"]
         if measured:
             axes.plot(*zip(*measured, strict=True), **style | {"ls": "-", "markersize": 3})
         for status, sign in (("timeout", "x"), ("memory", "+")):

@@ -19,13 +19,14 @@ import msgspec
 
 from difflab import datasets
 from difflab import reference as references
+from difflab.errors import means_out_of_memory
 from difflab.network_files import TERMS, Network, as_table
 from difflab.study import provenance
 from difflab.study.cells import Cell, cells, certified_task, key, label, resolved
 from difflab.study.declaration import PLACE, Study, build_backend
 from difflab.study.measures import contest, speed, swell
 from difflab.study.store import Store
-from difflab.study.worker import OF_TASKS, OUT_OF_MEMORY, Request
+from difflab.study.worker import OF_TASKS, Request
 
 
 PREPARATION_LIMITS = 900.0, 16_000_000_000
@@ -184,7 +185,7 @@ class _Workers:
             return answer["row"]
         except (ValueError, KeyError):
             words = _last_words(process.returncode, errors)
-            return {"status": "memory" if any(sign in words for sign in OUT_OF_MEMORY) else "crashed", "reason": words}
+            return {"status": "memory" if means_out_of_memory(words) else "crashed", "reason": words}
 
 
 AT_REST = {"OPENBLAS_THREAD_TIMEOUT": "4"}

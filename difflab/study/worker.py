@@ -20,7 +20,7 @@ from difflab import reference as references
 from difflab.backends import Backend, Refused
 from difflab.child import answers, end_with
 from difflab.derivation import forecasting
-from difflab.errors import LimitExceeded
+from difflab.errors import LimitExceeded, means_out_of_memory
 from difflab.network import MLP
 from difflab.peers import Handwritten, calls, handwritten
 from difflab.reference import Reference
@@ -42,9 +42,6 @@ from difflab.study.measures import (
 )
 from difflab.study.measures.subject import Subject
 
-
-OUT_OF_MEMORY = ("MemoryError", "Memory allocation", "failed to map", "Cannot allocate", "return without exception set")
-"""Words of what met its limit where it could not say so itself."""
 
 OF_TASKS: dict[str, ModuleType] = {"condition": condition, "agreement": agreement}
 """Measures with a part that is the same for all methods of a task, kept in a file beside its reference."""
@@ -203,7 +200,7 @@ def _is_of_memory(error: BaseException | None) -> bool:
     """Whether memory is what an error comes from: libraries say that others are missing when these had no room."""
     if error is None or isinstance(error, MemoryError):
         return error is not None
-    return any(sign in str(error) for sign in OUT_OF_MEMORY) or _is_of_memory(error.__cause__ or error.__context__)
+    return means_out_of_memory(str(error)) or _is_of_memory(error.__cause__ or error.__context__)
 
 
 def _row(request: Request, path: Path) -> dict[str, Any]:
