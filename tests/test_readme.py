@@ -72,6 +72,22 @@ def test_tables_of_studies_are_the_recorded_ones(name):
     assert part(TEXT, name) in (TABLES[name](committed=True), TABLES[name](committed=False))
 
 
+def times_the_loss(method: str) -> list[float]:
+    """Operations of loss and gradient by those of the loss, of all recorded networks."""
+    rows = [row for row in recorded_rows("expression_swell", committed=False) if row["method"] == method]
+    return [row["gradient_ops"] / row["own_loss_ops"] for row in rows if row.get("own_loss_ops")]
+
+
+def test_what_is_said_of_expression_swell_is_in_the_record():
+    kept = ("Symbolic('during')", "Symbolic('layerwise')", "Symbolic('factor_terms')", "Backprop('float64')")
+    libraries = ("Casadi()", "Casadi('MX')", "Jax('float64')")
+    for method in (*kept, *libraries):
+        assert max(times_the_loss(method)) <= CHEAP_GRADIENT
+    for method in ("Symbolic('none')", "Symbolic()", "Symbolic('during', 'forward')"):
+        assert max(times_the_loss(method)) > CHEAP_GRADIENT
+    assert len(times_the_loss("Symbolic('during')")) > 2 * len(times_the_loss("Symbolic('factor_terms')")) > 0
+
+
 def test_a_changed_table_would_be_noticed():
     planted = TEXT.replace("| Backprop('float64') | ok |", "| Backprop('float64') | wrong |", 1)
     assert planted != TEXT

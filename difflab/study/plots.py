@@ -31,6 +31,7 @@ Row = dict[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart by people who do not see all colours [Okabe, Ito 2008]."""
 MARKERS = "osD^vP*"
+LINE = {"markersize": 5, "lw": 1.3}
 STOPPED = ("refused", "timeout", "memory", "crashed", "wrong")
 """Statuses of rows without figures."""
 STYLE = {
@@ -494,7 +495,7 @@ def _with_series(rows: list[Row]) -> list[Row]:
 def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each method, the same in every figure of one study."""
     return {
-        method: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5, "lw": 1.3}
+        method: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]} | LINE
         for i, method in enumerate(_methods(rows))
     }
 
