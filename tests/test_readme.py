@@ -297,13 +297,19 @@ def test_recorded_backprop_takes_at_most_twice_the_time_of_handwritten_numpy():
 def test_the_bound_of_cheap_gradients_is_kept_wherever_times_are_recorded():
     rows = [row for row in recorded_rows("speed") if row["method"].startswith("Backprop(") and row["status"] == "ok"]
     assert len(rows) > 100
-    assert max(row["gradient_seconds"] / row["primal_seconds"] for row in rows) <= 3
+    ratios = [row["gradient_seconds"] / row["primal_seconds"] for row in rows]
+    beyond, said = (
+        sum(ratio > 3 for ratio in ratios),
+        re.search(r"in all but (\d+) of (\d+) cells", TEXT.replace("\n", " ")),
+    )
+    assert list(map(int, said.groups())) == [beyond, len(rows)]
+    assert beyond <= 0.02 * len(rows)
     assert max(row["hvp_seconds"] / row["gradient_seconds"] for row in rows if row.get("hvp_seconds")) <= 4
 
 
 def test_claims_between_a_kernel_and_itself_are_those_of_the_record():
     figures = json.loads((ROOT / "results/campaigns/same.json").read_bytes())["figures"]
-    claim = r"in (\d+) of (\d+) contests on a quiet core and in (\d+) of (\d+) beside"
+    claim = r"in (\d+) of (\d+) contests on a quiet core, in (\d+) of (\d+) beside"
     said = re.search(claim, TEXT.replace("\n", " "))
     recorded = [figures[place][what] for place in ("quiet", "busy") for what in ("claims", "trials")]
     assert list(map(int, said.groups())) == recorded
