@@ -179,7 +179,7 @@ def _range(columns: dict[str, float], figure: str, unit: float) -> str:
     from difflab.study.columns import number
 
     _, low, high = (columns.get(name) for name in columns_of(figure))
-    return "—" if low is None or high is None else f"{number(low / unit)} … {number(high / unit)}"
+    return "—" if low is None or high is None else f"{number(low / unit)} to {number(high / unit)}"
 
 
 def _layer_table(layers: list[LayerRow], totals: dict[str, int]) -> Table:

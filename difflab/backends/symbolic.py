@@ -124,8 +124,10 @@ class Symbolic(Backend):
         return batch * sweeps * primal_operations(net.program)
 
     def refusal(self, net: MLP) -> str | None:
-        known_limits = self.limit_seconds, self.limit_bytes
-        return self.refusal_of_batch(net, 1) or forecasting.beyond(self.forecast(net), *known_limits)
+        reason = self.refusal_of_batch(net, 1)
+        if reason is None and self.has_limits:
+            return forecasting.beyond(self.forecast(net), self.limit_seconds, self.limit_bytes)
+        return reason
 
     def refusal_of_batch(self, net: MLP, batch: int) -> str | None:
         """The forecast of expressions for a whole batch that is beyond the limit, or None."""

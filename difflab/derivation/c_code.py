@@ -13,7 +13,6 @@ import numpy as np
 import sympy
 from sympy.printing.c import C99CodePrinter
 
-from difflab.child import end_with_parent
 from difflab.derivation.expressions import Derivation, Shared, deep_recursion
 from difflab.derivation.scalar_code import ScalarPrinter, places
 
@@ -50,7 +49,7 @@ def library(text: str, compiler: str) -> bytes:
         written, made = Path(folder) / "expressions.c", Path(folder) / "expressions.so"
         written.write_text("#include <math.h>\n\n" + text)
         command: Sequence[str] = (compiler, *FLAGS, str(written), "-o", str(made), "-lm")
-        found = subprocess.run(command, capture_output=True, text=True, preexec_fn=end_with_parent)  # noqa: PLW1509
+        found = subprocess.run(command, capture_output=True, text=True)
         if found.returncode:
             raise RuntimeError(f"{compiler} must compile what SymPy writes, got {found.stderr.strip()[:500]}")
         return made.read_bytes()

@@ -113,7 +113,11 @@ def _kill(process: subprocess.Popen) -> None:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
     process.kill()
-    process.communicate()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        assert pipe is not None
+        with suppress(OSError):
+            pipe.close()
 
 
 def _read(output: bytes, errors: bytes, code: int) -> _Answer:
