@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sympy
 from sympy.printing.c import C99CodePrinter
 
-from difflab.derivation.expressions import Derivation, Shared, deep_recursion
-from difflab.derivation.scalar_code import ScalarPrinter, places
+from difflab.derivation.expressions import Derivation, Shared
+from difflab.derivation.scalar_code import ScalarPrinter, functions
 
 
 FLAGS = ("-O1", "-shared", "-fPIC", "-ffp-contract=off", "-w")
@@ -22,25 +21,18 @@ FLAGS = ("-O1", "-shared", "-fPIC", "-ffp-contract=off", "-w")
 
 
 class _Printer(ScalarPrinter, C99CodePrinter):
-    def __init__(self, places: dict[sympy.Symbol, str]) -> None:
-        super().__init__()
-        self.places = places
+    def assigned(self, name: str, expression: str) -> str:
+        return f"const double {name} = {expression}"
 
 
 def source(derivation: Derivation, shared: Shared, of_loss: Shared) -> tuple[str, str]:
     """Functions that add up loss and gradient, and the loss alone, over samples, which are columns."""
-    found = places(derivation.theta, derivation.samples, "{} * batch + i")
-    return _function("loss_and_gradient", shared, found), _function("loss", of_loss, found)
+    return functions(_function, _Printer(), (derivation, shared, of_loss), "{} * batch + i", ";")
 
 
-def _function(name: str, shared: Shared, found: dict[sympy.Symbol, str]) -> str:
-    printer = _Printer(found)
-    with deep_recursion():
-        lines = [f"const double {symbol.name} = {printer.doprint(e)};" for symbol, e in shared.assignments]
-        lines += [f"out[{k}] += {printer.doprint(output)};" for k, output in enumerate(shared.outputs)]
-    body = "\n".join(f"        {line}" for line in lines)
+def _function(name: str, lines: str) -> str:
     arguments = "const double *theta, const double *samples, long batch, double *out"
-    return f"void {name}({arguments})\n{{\n    for (long i = 0; i < batch; i++) {{\n{body}\n    }}\n}}\n"
+    return f"void {name}({arguments})\n{{\n    for (long i = 0; i < batch; i++) {{\n{lines}    }}\n}}\n"
 
 
 def library(text: str, compiler: str) -> bytes:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import sympy
 from sympy.printing.codeprinter import CodePrinter
+
+from difflab.derivation.expressions import Derivation, Shared, deep_recursion
 
 
 MOST_FACTORS = 8
@@ -14,6 +18,10 @@ class ScalarPrinter(CodePrinter):
     """Numbers as doubles, whole powers as products, and given symbols as entries of arrays."""
 
     places: dict[sympy.Symbol, str]
+
+    def assigned(self, name: str, expression: str) -> str:
+        """A line that gives a number a name."""
+        return f"{name} = {expression}"
 
     def _print_Symbol(self, expr: sympy.Symbol) -> str:
         return self.places.get(expr, expr.name)
@@ -37,7 +45,36 @@ def _is_name(expression: sympy.Expr) -> bool:
     return bool(expression.is_Symbol)
 
 
-def places(theta: list[sympy.Symbol], samples: list[sympy.Symbol], sample: str) -> dict[sympy.Symbol, str]:
-    """Where given symbols are found; ``sample`` is the index into samples, with the place of its number."""
-    found = {symbol: f"theta[{k}]" for k, symbol in enumerate(theta)}
-    return found | {symbol: f"samples[{sample.format(k)}]" for k, symbol in enumerate(samples)}
+def functions(
+    write: Callable[[str, str], str],
+    printer: ScalarPrinter,
+    parts: tuple[Derivation, Shared, Shared],
+    sample: str,
+    end: str,
+) -> tuple[str, str]:
+    """Functions that add up loss and gradient, and the loss alone, over samples, which are columns.
+
+    Parameters
+    ----------
+    write : from a name and the lines of the loop, a function
+    printer : of the language; it learns where given symbols are found
+    parts : a derivation, with what is shared of all and of the loss alone
+    sample, end : the index into samples, with the place of its number, and what ends a line
+    """
+    derivation, *shared = parts
+    printer.places = _places(derivation, sample)
+    names = "loss_and_gradient", "loss"
+    both, loss = (write(name, _lines(printer, one, end)) for name, one in zip(names, shared, strict=True))
+    return both, loss
+
+
+def _lines(printer: ScalarPrinter, shared: Shared, end: str) -> str:
+    with deep_recursion():
+        lines = [printer.assigned(symbol.name, printer.doprint(e)) for symbol, e in shared.assignments]
+        lines += [f"out[{k}] += {printer.doprint(output)}" for k, output in enumerate(shared.outputs)]
+    return "".join(f"        {line}{end}\n" for line in lines)
+
+
+def _places(derivation: Derivation, sample: str) -> dict[sympy.Symbol, str]:
+    found = {symbol: f"theta[{k}]" for k, symbol in enumerate(derivation.theta)}
+    return found | {symbol: f"samples[{sample.format(k)}]" for k, symbol in enumerate(derivation.samples)}
