@@ -18,7 +18,7 @@ from flint import arb
 import difflab as dl
 from difflab.backends import finite_difference
 from difflab.counting import loss_tree_operations
-from difflab.derivation import expressions
+from difflab.derivation import expressions, forecasting
 from difflab.derivation.sharing import SHARING, Way
 from difflab.discrepancy import relative_in_norm
 from difflab.enclosures import symbolic_balls
@@ -326,6 +326,20 @@ def test_symbolic_refuses_to_couple_a_larger_batch(kind):
             evaluate(*problem(kind, 33, "soft"))
 
 
+@pytest.mark.parametrize("kind", COUPLED)
+def test_what_a_coupled_batch_takes_is_forecast_by_its_size(kind, monkeypatch):
+    """A law of a millisecond for each operation, by which a batch is refused that is larger than another."""
+    law = forecasting.Law(1e-3, 1.0, 0.1, 10, 5.0, 10.0)
+    backend = dl.Symbolic("during", limit_seconds=20.0)
+    monkeypatch.setattr(forecasting, "COSTS", {repr(backend): forecasting.Cost(law)})
+    small, large = (backend.forecast(NETS[kind], batch)["forecast_seconds"] for batch in (3, 300))
+    assert large == pytest.approx(100 * small)
+    prepared = backend.prepare(NETS[kind])
+    prepared.value_and_gradient(*problem(kind, 3, "soft"))
+    with pytest.raises(dl.Refused, match="forecast .* s to derive and compile, limit 20 s"):
+        prepared.value_and_gradient(*problem(kind, 300, "soft"))
+
+
 # --- arguments ---
 
 
@@ -339,6 +353,15 @@ def test_read_only_arguments_are_taken(label):
     value, gradient = prepared.value_and_gradient(*arguments)
     assert value == expected[0]
     assert (gradient == expected[1]).all()
+
+
+@each_backend
+def test_an_empty_batch_has_no_predicted_error_either(label):
+    prepared = prepared_for(label, "one weight")
+    theta, x, y = in_dtype(prepared, problem("one weight", 1, "soft"))
+    for ask in (prepared.value_and_gradient, prepared.value, prepared.predicted_error):
+        with pytest.raises(ValueError, match="with batch 1 or more"):
+            ask(theta, x[:0], y[:0])
 
 
 @each_backend

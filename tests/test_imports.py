@@ -61,6 +61,7 @@ DOORS = {
     "torch": ("difflab/peers/torch.py",),
     "casadi": ("difflab/peers/casadi.py",),
     "autograd": ("difflab/peers/hips_autograd.py",),
+    "pytensor": ("difflab/peers/pytensor.py",),
     "symengine": ("difflab/derivation/symengine_engine.py",),
     "rich": ("difflab/terminal.py",),
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -17,6 +19,7 @@ from difflab.derivation import forecasting, generation, limited
 from difflab.derivation.generation import Recipe, generate
 from difflab.derivation.limited import generated_within
 from difflab.derivation.sharing import Way
+from difflab.network_files import as_table
 
 
 NET = dl.MLP(2, [dl.Dense(2, "swish"), dl.BatchNorm((0.5, -0.25), (1.0, 2.0)), dl.Dense(2)], l2=0.5)
@@ -56,6 +59,13 @@ def test_a_limit_of_time_ends_it_with_all_its_processes(monkeypatch):
     assert time.monotonic() - started < 1.5 + LATE_SECONDS + 1.0  # to start Python and to be scheduled
     assert caught.value.status == "timeout"
     assert children() == []
+
+
+def test_processor_time_ends_a_derivation_that_nobody_waits_for():
+    """Without that limit it takes minutes, and more memory than there is."""
+    request = limited._Request(as_table(LARGE), Recipe("sample", 1, Way("none"), "numpy"), 1.0, 4 * 10**9, os.getpid())
+    ended = subprocess.run(limited.COMMAND, input=msgspec.json.encode(request), capture_output=True, timeout=30)
+    assert ended.returncode == -limited.XCPU
 
 
 @pytest.mark.parametrize("limit_bytes", [100_000_000, 300_000_000])

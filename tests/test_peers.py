@@ -10,7 +10,7 @@ import pytest
 
 import difflab as dl
 from difflab.layers import KINDS, BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
-from difflab.peers import PEERS, Casadi, HipsAutograd, Jax, Torch, Whole, calls, gradient_of, plain_dense, ready
+from difflab.peers import PEERS, Casadi, HipsAutograd, Jax, Pytensor, Torch, Whole, calls, gradient_of, plain_dense, ready
 from difflab.primitives.losses import LOSSES
 
 
@@ -221,7 +221,7 @@ def test_networks_of_any_layers_hold_every_layer_and_loss():
 
 LIBRARIES = [
     Jax(), Jax("float32"), Torch(), Torch("float32"), HipsAutograd(), HipsAutograd("float32"), Casadi(),
-    Casadi(threads=2), Casadi(form="MX"),
+    Casadi(threads=2), Casadi(form="MX"), Pytensor(), Pytensor("float32"),
 ]  # fmt: skip
 
 
@@ -292,7 +292,7 @@ def test_a_peer_says_which_library_it_is(backend):
     assert facts["primal_calls"] == 1
 
 
-COUNTING = [Casadi(), Casadi(form="MX"), Jax()]
+COUNTING = [Casadi(), Casadi(form="MX"), Jax(), Pytensor()]
 SAME_ALGORITHM = 1.5
 """Times the operations of the lab's own derivation, or less by as much: libraries differ in what they simplify."""
 
@@ -302,13 +302,14 @@ SAME_ALGORITHM = 1.5
 def test_operations_of_a_library_are_counted_by_the_convention_of_the_lab(backend, widths):
     """Three ways to count, none of which knows of another, come to nearly the same."""
     net = dl.MLP.dense(widths, hidden="tanh")
-    counted, own = backend.prepare(net).counted(), dl.Symbolic("during").prepare(net).facts
+    prepared, own = backend.prepare(net), dl.Symbolic("during").prepare(net).facts
+    counted = prepared.facts | prepared.counted()
     assert counted["derive_seconds"] > 0
     for name in ("gradient_ops", "own_loss_ops"):
         assert own[name] / SAME_ALGORITHM <= counted[name] <= own[name] * SAME_ALGORITHM
 
 
-@pytest.mark.parametrize("backend", [Jax(), Casadi()], ids=repr, indirect=True)
+@pytest.mark.parametrize("backend", [Jax(), Casadi(), Pytensor()], ids=repr, indirect=True)
 def test_an_operation_more_is_counted(backend, monkeypatch):
     """Both outputs taken through tanh once more."""
     module = importlib.import_module(type(backend).__module__)
@@ -316,6 +317,14 @@ def test_an_operation_more_is_counted(backend, monkeypatch):
     before = backend.prepare(net).counted()["own_loss_ops"]
     monkeypatch.setattr(module, "activations", lambda net: [*right(net)[:-1], "tanh"])
     assert backend.prepare(net).counted()["own_loss_ops"] - before == 2
+
+
+@pytest.mark.parametrize(("backend", "table"), [(Jax(), "ONE_EACH"), (Pytensor(), "OF_ROW")], ids=repr, indirect=["backend"])
+def test_an_operation_that_no_table_has_is_named_instead_of_counted(backend, table, monkeypatch):
+    prepared = backend.prepare(dl.MLP.dense([4, 3, 2], hidden="tanh"))
+    monkeypatch.setattr(importlib.import_module(type(backend).__module__), table, {})
+    with pytest.raises(ValueError, match="must be known for counting, got .*; add .* to a table here"):
+        prepared.counted()
 
 
 @pytest.mark.parametrize("chosen", [0, 1])
@@ -363,7 +372,7 @@ def test_torch_compiles_value_and_gradient():
     assert np.abs(gradient - eager.value_and_gradient(theta, x, y)[1]).max() <= 50 * np.finfo(float).eps
 
 
-@pytest.mark.parametrize("peer", [Jax(), Torch(), HipsAutograd(), Casadi()], ids=repr)
+@pytest.mark.parametrize("peer", [Jax(), Torch(), HipsAutograd(), Casadi(), Pytensor()], ids=repr)
 def test_a_missing_library_is_named_with_the_line_that_installs_it(monkeypatch, peer):
     monkeypatch.setattr(type(peer), "module", "no_such_module")
     reason = peer.unsupported(dl.MLP.dense([2, 3, 2]))
@@ -384,5 +393,5 @@ def test_casadi_refuses_code_that_explodes():
 
 def test_peers_of_whole_gradients_are_methods_of_studies():
     assert {name for name, peer in PEERS.items() if isinstance(peer, Whole)} == {
-        "handwritten", "jax", "torch", "autograd", "casadi",
+        "handwritten", "jax", "torch", "autograd", "casadi", "pytensor",
     }  # fmt: skip

@@ -19,6 +19,11 @@ class Arguments:
     y: np.ndarray
     out: np.ndarray
 
+    @property
+    def given(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """theta, x and y."""
+        return self.theta, self.x, self.y
+
     def of(self, samples: slice) -> Arguments:
         """The same for some of the samples."""
         return Arguments(self.theta, self.x[samples], self.y[samples], self.out)

@@ -452,8 +452,8 @@ class PreparedBackprop(Prepared):
         """Threads have samples of their own, and BLAS none beside them."""
         return ONE_THREAD if samples >= self._least_for_blas else nullcontext()
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return rounding_errors(self.net, theta, x, y, self.dtypes[0]).gradient
+    def _predicted_error(self, arguments: Arguments) -> np.ndarray:
+        return rounding_errors(self.net, *arguments.given, self.dtypes[0]).gradient
 
 
 def _check_memory(net: MLP, batch: int, needed: int) -> None:

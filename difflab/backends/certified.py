@@ -174,16 +174,16 @@ class PreparedCertified(Prepared):
     def _value(self, arguments: Arguments) -> float:
         return derivatives.value(_exactly(self.net, arguments), self.backend.max_bits).value
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _predicted_error(self, arguments: Arguments) -> np.ndarray:
         """One rounding of each entry, or two where a narrower number was asked for; else how far the truth may be."""
-        made = self._enclose(checked(self.net, theta, x, y, self.dtypes, allow_nonfinite=True))
-        rounding = np.spacing(np.abs(made.gradient.astype(theta.dtype))).astype(np.float64)
+        made = self._enclose(arguments)
+        rounding = np.spacing(np.abs(made.gradient.astype(arguments.theta.dtype))).astype(np.float64)
         farthest = np.maximum(made.upper - made.gradient, made.gradient - made.lower)
         return np.where(made.status == ROUNDED, rounding, np.maximum(rounding, farthest))
 
 
 def _exactly(net: MLP, arguments: Arguments) -> Point:
-    return Point(net.program, *(a.astype(np.float64) for a in (arguments.theta, arguments.x, arguments.y)))
+    return Point(net.program, *(a.astype(np.float64) for a in arguments.given))
 
 
 def _direction(

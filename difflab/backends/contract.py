@@ -68,8 +68,8 @@ class Backend(ABC):
         """Why this back-end cannot differentiate ``net``, or None."""
         return None
 
-    def forecast(self, net: MLP) -> dict[str, float]:
-        """Figures known before anything is prepared."""
+    def forecast(self, net: MLP, batch: int = 1) -> dict[str, float]:
+        """Figures known before anything is prepared: of one sample or, where samples are coupled, of a batch."""
         return {}
 
     def refusal(self, net: MLP) -> str | None:
@@ -152,9 +152,15 @@ class Prepared(ABC):
             raise NotFinite(self.backend, self.net, value, None)
         return value
 
-    @abstractmethod
     def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The error in each entry beyond which this back-end counts as wrong, (n_params,); nothing is checked."""
+        """The error in each entry beyond which this back-end counts as wrong, (n_params,).
+
+        Arguments as for :meth:`value_and_gradient`; NaN and infinities are let through.
+        """
+        return self._predicted_error(checked(self.net, theta, x, y, self.dtypes, None, allow_nonfinite=True))
+
+    @abstractmethod
+    def _predicted_error(self, arguments: Arguments) -> np.ndarray: ...
 
     @abstractmethod
     def _value_and_gradient(self, arguments: Arguments) -> float:

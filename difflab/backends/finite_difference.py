@@ -108,13 +108,13 @@ class PreparedDifference(_PreparedOnPrimal):
         step = self.step * 2.0 ** np.ceil(np.log2(max(1.0, abs(entry))))
         return (entry + step) - entry
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _predicted_error(self, arguments: Arguments) -> np.ndarray:
         """Ten times the two errors of the stencil in each entry; kinks within a step are beyond it."""
-        steps = np.array([self._step_at(entry) for entry in theta])
-        value = max(abs(self.value(theta, x, y, allow_nonfinite=True)), 1.0)
-        noise = max(EPS * value, rounding_errors(self.net, theta, x, y, "float64", textbook=True).value)
+        steps = np.array([self._step_at(entry) for entry in arguments.theta])
+        value = max(abs(self._value(arguments)), 1.0)
+        noise = max(EPS * value, rounding_errors(self.net, *arguments.given, "float64", textbook=True).value)
         with np.errstate(all="ignore"):
-            scales = value * derivative_scales(self.net, theta, x, y, self.stencil.order + 1)
+            scales = value * derivative_scales(self.net, *arguments.given, self.stencil.order + 1)
             errors = self.stencil.truncation_error(steps, scales) + self.stencil.rounding_error(steps, noise)
         return np.where(np.isnan(errors), np.inf, 10 * errors)
 
@@ -152,7 +152,7 @@ class PreparedComplexStep(_PreparedOnPrimal):
         self._count(net.n_params + 1)
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
-        theta, x, y = (COMPLEX128.array(a) for a in (arguments.theta, arguments.x, arguments.y))
+        theta, x, y = (COMPLEX128.array(a) for a in arguments.given)
         theta = theta.copy()
         for i in range(theta.size):
             theta[i] += 1j * self.step
@@ -161,11 +161,11 @@ class PreparedComplexStep(_PreparedOnPrimal):
             theta[i] = arguments.theta[i]
         return self._value(arguments)
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _predicted_error(self, arguments: Arguments) -> np.ndarray:
         """Roundings, ten times the term of second order in the step, and what vanishes below the smallest numbers."""
-        value = max(abs(self.value(theta, x, y, allow_nonfinite=True)), 1.0)
+        value = max(abs(self._value(arguments)), 1.0)
         with np.errstate(all="ignore"):
-            third = value * derivative_scales(self.net, theta, x, y, 3)
+            third = value * derivative_scales(self.net, *arguments.given, 3)
             truncation = 10 * self.step**2 / 6 * third + TINY / self.step
-        errors = rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient + truncation
+        errors = rounding_errors(self.net, *arguments.given, "float64", textbook=True).gradient + truncation
         return np.where(np.isnan(errors), np.inf, errors)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from difflab.backends.arguments import Arguments, checked
+from difflab.backends.arguments import Arguments
 from difflab.backends.contract import Backend, Prepared, Refused
 from difflab.counting import loss_tree_operations, primal_operations
 from difflab.derivation import forecasting
@@ -113,9 +113,12 @@ class Symbolic(Backend):
             return str(MissingExtra("peers", "symengine"))
         return missing_compiler(COMPILER) if self.evaluation == "c" else None
 
-    def forecast(self, net: MLP) -> dict[str, float]:
-        name = "forecast_ops" if self.way.is_accumulated else "forecast_tree_ops"
-        size = self._forecast_ops(net, 1) if self.way.is_accumulated else forecast_tree_ops(net)
+    def forecast(self, net: MLP, batch: int = 1) -> dict[str, float]:
+        derived = batch if net.program.couples_samples else 1
+        if self.way.is_accumulated:
+            name, size = "forecast_ops", self._forecast_ops(net, derived)
+        else:
+            name, size = "forecast_tree_ops", forecast_tree_ops(net, derived)
         return {name: size, **forecasting.forecast(repr(self), size)}
 
     def _forecast_ops(self, net: MLP, batch: int) -> int:
@@ -124,18 +127,16 @@ class Symbolic(Backend):
         return batch * sweeps * primal_operations(net.program)
 
     def refusal(self, net: MLP) -> str | None:
-        reason = self.refusal_of_batch(net, 1)
-        if reason is None and self.has_limits:
-            return forecasting.beyond(self.forecast(net), self.limit_seconds, self.limit_bytes)
-        return reason
+        return self.refusal_of_batch(net, 1)
 
     def refusal_of_batch(self, net: MLP, batch: int) -> str | None:
-        """The forecast of expressions for a whole batch that is beyond the limit, or None."""
-        forecast = self._forecast_ops(net, batch) if self.way.is_accumulated else forecast_tree_ops(net, batch)
-        if forecast <= self.max_ops:
-            return None
-        coupled = f", whose {batch} samples are coupled" if batch > 1 else ""
-        return f"forecast {forecast:.1e} operations in the gradient{coupled}, limit {self.max_ops:.1e}"
+        """The forecast of the expressions of a sample, or of a coupled batch, that is beyond a limit, or None."""
+        forecast = self.forecast(net, batch)
+        ops = forecast["forecast_ops" if self.way.is_accumulated else "forecast_tree_ops"]
+        if ops > self.max_ops:
+            coupled = f", whose {batch} samples are coupled" if batch > 1 else ""
+            return f"forecast {ops:.1e} operations in the gradient{coupled}, limit {self.max_ops:.1e}"
+        return forecasting.beyond(forecast, self.limit_seconds, self.limit_bytes)
 
     def _prepare(self, net: MLP) -> Prepared:
         if self.evaluation == "balls":
@@ -242,8 +243,8 @@ def _loaded(generated: Generated, language: str) -> tuple[Evaluator, int | None]
 class _PreparedOnExpressions(Prepared):
     backend: Symbolic
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return rounding_errors(self.net, theta, x, y, "float64", textbook=True).gradient
+    def _predicted_error(self, arguments: Arguments) -> np.ndarray:
+        return rounding_errors(self.net, *arguments.given, "float64", textbook=True).gradient
 
 
 class PreparedSymbolic(_PreparedOnExpressions):
@@ -341,15 +342,14 @@ class PreparedInBalls(Prepared):
         assert self._expressions is not None
         return self._expressions.enclosed(Point(self.net.program, theta, x, y))
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _predicted_error(self, arguments: Arguments) -> np.ndarray:
         """Half the distance of the bounds or, where these are neighbours of the truth, all of it."""
-        rows = checked(self.net, theta, x, y, self.dtypes).y
-        found = self._enclosed(theta, x, rows)
+        found = self._enclosed(*arguments.given)
         return np.maximum(found.upper - found.nearest, found.nearest - found.lower)[1:]
 
     def _value(self, arguments: Arguments) -> float:
-        return float(self._enclosed(arguments.theta, arguments.x, arguments.y).nearest[0])
+        return float(self._enclosed(*arguments.given).nearest[0])
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
-        value, *arguments.out[:] = self._enclosed(arguments.theta, arguments.x, arguments.y).nearest
+        value, *arguments.out[:] = self._enclosed(*arguments.given).nearest
         return float(value)

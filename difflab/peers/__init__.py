@@ -8,6 +8,7 @@ from difflab.peers.hips_autograd import HipsAutograd
 from difflab.peers.jacobi import Jacobi
 from difflab.peers.jax import Jax
 from difflab.peers.numdifftools import Numdifftools
+from difflab.peers.pytensor import Pytensor
 from difflab.peers.ready import Ready, Whole, calls, gradient_of
 from difflab.peers.scipy_differentiate import ScipyDifferentiate
 from difflab.peers.torch import Torch
@@ -16,7 +17,7 @@ from difflab.peers.torch import Torch
 PEERS: dict[str, Backend] = {
     peer.name: peer
     for peer in (
-        ScipyDifferentiate(), Numdifftools(), Jacobi(), Handwritten(), Jax(), Torch(), HipsAutograd(), Casadi(),
+        ScipyDifferentiate(), Numdifftools(), Jacobi(), Handwritten(), Jax(), Torch(), HipsAutograd(), Casadi(), Pytensor(),
     )
 }  # fmt: skip
 
@@ -30,6 +31,7 @@ __all__ = [
     "Jax",
     "Numdifftools",
     "Peer",
+    "Pytensor",
     "Ready",
     "ScipyDifferentiate",
     "Torch",

@@ -86,7 +86,7 @@ class PreparedCasadi(Ready):
         runs = {}
         for name, function in self._functions(len(arguments.x), shares).items():
             buffer, runs[name] = function.buffer()
-            for i, given in enumerate((arguments.theta, arguments.x, arguments.y)):
+            for i, given in enumerate(arguments.given):
                 buffer.set_arg(i, given.data)
             for i, found in enumerate((value, gradient)[: function.n_out()]):
                 buffer.set_res(i, found.data)

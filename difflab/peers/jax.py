@@ -132,30 +132,20 @@ class PreparedJax(Ready):
         return arguments.x, arguments.y
 
 
-MOVES = {
-    *("broadcast_in_dim", "reshape", "transpose", "squeeze", "slice", "concatenate", "convert_element_type"),
-    *(
-        "stop_gradient",
-        "copy",
-        "neg",
-        "iota",
-        "device_put",
-        "zeros_like",
-        "lt",
-        "gt",
-        "le",
-        "ge",
-        "eq",
-        "ne",
-        "and",
-        "or",
-    ),
-}
+MOVES = frozenset(
+    "broadcast_in_dim reshape transpose squeeze slice concatenate convert_element_type stop_gradient copy iota "
+    "device_put zeros_like neg lt gt le ge eq ne and or not".split()
+)
 """Primitives that compute nothing, turn a sign or decide, which counts nothing in the lab's own convention either."""
+
+ONE_EACH = frozenset(
+    "add add_any sub mul div max min abs exp expm1 log log1p logistic tanh pow integer_pow square sqrt select_n".split()
+)
+"""Primitives with one operation for every entry of what they make."""
 
 
 def _operations(jaxpr: Any) -> int:
-    """Of numbers: every entry of what a primitive makes counts one, an inner product its products and sums."""
+    """Of numbers; an inner product counts its products and sums."""
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
@@ -170,8 +160,10 @@ def _of_equation(equation: Any) -> int:
         return 0
     if name.startswith("reduce_"):
         return math.prod(equation.invars[0].aval.shape) - made
-    if name != "dot_general":
+    if name in ONE_EACH:
         return made
+    if name != "dot_general":
+        raise ValueError(f"primitives of a jaxpr must be known for counting, got {name!r}; add it to a table here")
     (contracted, _), _ = equation.params["dimension_numbers"]
     terms = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
     return made * (2 * terms - 1)

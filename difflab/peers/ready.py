@@ -105,8 +105,8 @@ class Ready(Prepared):
     def _value(self, arguments: Arguments) -> float:
         return float(self.evaluate(self.held(arguments)))
 
-    def predicted_error(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return rounding_errors(self.net, theta, x, y, self.dtypes[0], textbook=True).gradient
+    def _predicted_error(self, arguments: Arguments) -> np.ndarray:
+        return rounding_errors(self.net, *arguments.given, self.dtypes[0], textbook=True).gradient
 
 
 def fastest(*calls: Call) -> Call:

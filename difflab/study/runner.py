@@ -249,7 +249,7 @@ def _names(cell: Cell) -> Row:
         "method": repr(backend),
     }
     of_network = swell.of_network(net) if "swell" in cell.measures else {}
-    ahead = backend.forecast(net) if {"swell", "forecast"} & set(cell.measures) else {}
+    ahead = backend.forecast(net, cell.task.batch) if {"swell", "forecast"} & set(cell.measures) else {}
     if "forecast" in cell.measures:
         ahead |= {"limit_seconds": cell.limit_seconds}
     return names | of_network | ahead

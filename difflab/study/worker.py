@@ -103,7 +103,8 @@ def run_cell(cell: Cell, path: Path) -> dict[str, Any]:
     if reason := backend.unsupported(reference.net) or backend.refusal(reference.net):
         return {"status": "refused", "reason": reason}
     if "forecast" not in cell.measures:
-        if reason := forecasting.beyond(backend.forecast(reference.net), cell.limit_seconds, cell.limit_bytes):
+        ahead = backend.forecast(reference.net, cell.task.batch)
+        if reason := forecasting.beyond(ahead, cell.limit_seconds, cell.limit_bytes):
             return {"status": "refused", "reason": reason}
     row: dict[str, Any] = {"load_seconds": _load(backend), "loaded_bytes": peak_bytes()}
     subject = _subject(cell, backend, reference, row)
