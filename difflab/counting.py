@@ -1,6 +1,7 @@
 """Operations of one sample's loss and gradient, counted from the program and the code of its rules.
 
-Every sum, product, power and function call counts one, a sign nothing.
+The convention of the whole lab: every sum, product, quotient, power and call of a function counts one; signs,
+comparisons and choices, a maximum among them, count nothing.
 """
 
 from __future__ import annotations

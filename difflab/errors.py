@@ -47,3 +47,7 @@ class LimitExceeded(RuntimeError):
     def __init__(self, status: str, message: str) -> None:
         self.status = status
         super().__init__(message)
+
+
+class Undecided(ArithmeticError):
+    """Balls are too wide to say which branch of an expression holds."""

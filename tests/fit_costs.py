@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from difflab.derivation.forecasting import FIGURES, Cost, Law
+from difflab.derivation.forecasting import FIGURES, Cost, CostLaw
 from difflab.study.csv_rows import from_csv
 from difflab.study.forecasts import fitted
 
@@ -34,7 +34,7 @@ def text(costs: dict[str, Cost]) -> str:
     return HEAD + "\n".join([*lines, "}"]) + "\n"
 
 
-def _numbers(law: Law) -> str:
+def _numbers(law: CostLaw) -> str:
     """To four digits, as the formatter of the sources writes them."""
     numbers = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in vars(law).values())
     return ", ".join(numbers).replace("e+", "e")

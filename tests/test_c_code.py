@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import sympy
 
 import difflab as dl
 from difflab.backends import symbolic
-from difflab.derivation import c_code, expressions, loop_code, numpy_code, scalar_code
+from difflab.derivation import c_code, expressions, generation, loop_code, numpy_code, scalar_code
 from difflab.derivation.sharing import Way
 from difflab.derivation.straight_lines import InNumba
 from difflab.layers import BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
@@ -154,6 +155,20 @@ def test_code_holds_no_names_but_our_own(way, language):
     )
     names = set(re.findall(r"[A-Za-z_]\w*", text)) - OURS - FUNCTIONS - OF_LANGUAGES[language]
     assert {name for name in names if not re.fullmatch(r"[wxyvs]\d+", name)} == set()
+
+
+@pytest.mark.parametrize("evaluation", ["numpy", "numba", "c"])
+def test_names_of_a_user_that_are_code_elsewhere_are_none_here(monkeypatch, evaluation):
+    """A weight that is shared by name, and an activation of one's own with its parameter."""
+    row = replace(ACTIVATIONS["swish"], name="exit", parameter="import_os")
+    monkeypatch.setitem(ACTIVATIONS, "exit", row)
+    net = dl.MLP(2, [Dense(2, "exit", share="system"), Dense(2, "tanh", share="system"), Dense(2)])
+    assert {"system.weight", "system.bias"} <= {parameter.name for parameter in net.parameters}
+    assert any("import_os" in parameter.name for parameter in net.parameters)
+    for sharing in ("none", "after", "during", "layerwise"):
+        recipe = generation.Recipe("sample", 1, Way(sharing), evaluation)
+        text = generation.generate(net, recipe).text
+        assert not re.search("exit|import|system", text)
 
 
 def test_without_a_compiler_c_is_refused_in_one_sentence(monkeypatch):

@@ -329,7 +329,7 @@ def test_symbolic_refuses_to_couple_a_larger_batch(kind):
 @pytest.mark.parametrize("kind", COUPLED)
 def test_what_a_coupled_batch_takes_is_forecast_by_its_size(kind, monkeypatch):
     """A law of a millisecond for each operation, by which a batch is refused that is larger than another."""
-    law = forecasting.Law(1e-3, 1.0, 0.1, 10, 5.0, 10.0)
+    law = forecasting.CostLaw(1e-3, 1.0, 0.1, 10, 5.0, 10.0)
     backend = dl.Symbolic("during", limit_seconds=20.0)
     monkeypatch.setattr(forecasting, "COSTS", {repr(backend): forecasting.Cost(law)})
     small, large = (backend.forecast(NETS[kind], batch)["forecast_seconds"] for batch in (3, 300))

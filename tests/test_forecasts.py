@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import difflab as dl
-from difflab.derivation.forecasting import COSTS, FIGURES, Cost, Law, beyond, columns_of, forecast
+from difflab.derivation.forecasting import COSTS, FIGURES, Cost, CostLaw, beyond, columns_of, forecast
 from difflab.study import csv_rows, forecasts, plots, worker
 from difflab.study.cells import Cell, Task, resolved
 from difflab.study.declaration import PlacedNetwork
@@ -16,7 +16,7 @@ from difflab.study.forecasts import fitted, kept, lines, share_kept
 
 
 LABEL = "Symbolic('during')"
-FIXED = Law(1e-3, 1.0, 0.0, 10, 0.0, 1.0)
+FIXED = CostLaw(1e-3, 1.0, 0.0, 10, 0.0, 1.0)
 
 
 def row(size: float, seconds: float, extra: float, **others) -> dict:
@@ -28,10 +28,10 @@ def row(size: float, seconds: float, extra: float, **others) -> dict:
     )
 
 
-def noisy(count: int, rng: np.random.Generator) -> list[dict]:
-    """Of a law with the exponent 1.25, and noise of 30 % in every figure."""
+def noisy(count: int, rng: np.random.Generator, noise: float = 0.3) -> list[dict]:
+    """Of a law with the exponent 1.25, and noise in every figure."""
     sizes = np.exp(rng.uniform(3, 10, count))
-    seconds, extra = (a * sizes**1.25 * np.exp(0.3 * rng.standard_normal(count)) for a in (1e-3, 1e6))
+    seconds, extra = (a * sizes**1.25 * np.exp(noise * rng.standard_normal(count)) for a in (1e-3, 1e6))
     return [row(*case) for case in zip(sizes, seconds, extra, strict=True)]
 
 
@@ -48,6 +48,28 @@ def test_laws_are_found_again_and_their_intervals_hold_19_of_20():
     assert 50 <= misses <= 150
 
 
+def test_what_met_its_limit_makes_no_law_of_survivors():
+    """Half of the large cases are cut off at a limit; without these the exponent would come out too small."""
+    found, of_survivors = list[float](), list[float]()
+    for seed in range(40):
+        rows = [one | {"limit_seconds": 5.0} for one in noisy(30, np.random.default_rng(seed), 0.8)]
+        ended = [one for one in rows if one["prepare_seconds"] <= 5.0]
+        cut = [one | {"status": "timeout", "prepare_seconds": None} for one in rows if one not in ended]
+        found.append(fitted([*ended, *cut])[LABEL].seconds.exponent)
+        of_survivors.append(fitted(ended)[LABEL].seconds.exponent)
+    assert np.mean(found) == pytest.approx(1.25, abs=0.05)
+    assert np.mean(of_survivors) < 1.15
+
+
+def test_sizes_beyond_any_float_are_forecast_as_beyond_any_limit():
+    law = fitted(noisy(12, np.random.default_rng(0)))[LABEL].seconds
+    assert law.at(10**400) == (np.inf, np.inf, np.inf)
+    deep = dl.MLP.dense([64] * 180)
+    assert dl.Symbolic("none").forecast(deep)["forecast_tree_ops"] > 10**308
+    with pytest.raises(dl.Refused, match=r"forecast \d\.\de\+\d{3} operations"):
+        dl.Symbolic("none").prepare(deep)
+
+
 def test_intervals_are_wider_away_from_what_was_fitted():
     law = fitted(noisy(12, np.random.default_rng(0)))[LABEL].seconds
     widths = [high / low for _, low, high in map(law.at, (np.exp(law.centre), 1e6, 1e9))]
@@ -60,7 +82,7 @@ def test_too_few_cases_give_no_law():
     assert fitted([one | {"status": "timeout"} for one in noisy(20, np.random.default_rng(0))]) == {}
 
 
-def with_costs(monkeypatch, seconds: Law = FIXED, extra: Law = FIXED) -> None:
+def with_costs(monkeypatch, seconds: CostLaw = FIXED, extra: CostLaw = FIXED) -> None:
     monkeypatch.setitem(COSTS, LABEL, Cost(seconds, extra))
 
 

@@ -15,10 +15,11 @@ import psutil
 import pytest
 
 import difflab as dl
-from difflab.derivation import forecasting, generation, limited
+from difflab.derivation import forecasting, limited
 from difflab.derivation.generation import Recipe, generate
 from difflab.derivation.limited import generated_within
 from difflab.derivation.sharing import Way
+from difflab.memory import peak_bytes
 from difflab.network_files import as_table
 
 
@@ -107,6 +108,39 @@ def test_a_limit_is_for_all_parts_of_a_network(monkeypatch):
         right(NET, Recipe("sample", 1, Way("during"), "numpy"), 60.0, None, 59.9999)
 
 
+def test_what_the_system_killed_had_no_memory_left(monkeypatch):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(limited, "COMMAND", (sys.executable, "-c", code))
+    with pytest.raises(dl.LimitExceeded, match="^not derived and compiled within the memory there is$") as caught:
+        dl.Symbolic("during", limit_seconds=60.0).prepare(NET)
+    assert caught.value.status == "memory"
+
+
+def test_what_cannot_be_loaded_in_time_is_not_begun_to_be(monkeypatch):
+    """The process says what loading took it, which would come on top."""
+    code = f"import sys; sys.path[:] = {sys.path}; from difflab.derivation import limited, numpy_code\n"
+    code += "class Slow(numpy_code.InNumpy):\n    def __init__(self, text):\n        import time; time.sleep(2)\n"
+    code += "limited.InNumpy = Slow; limited.main()"
+    monkeypatch.setattr(limited, "COMMAND", (sys.executable, "-c", code))
+    recipe = Recipe("sample", 1, Way("during"), "numpy")
+    with pytest.raises(dl.LimitExceeded, match="within 4.5 s"):
+        generated_within(NET, recipe, 4.5, None)
+    assert generated_within(NET, recipe, 120.0, None).text
+
+
+def test_what_starts_others_while_it_is_ended_leaves_none():
+    """A process that forks without end: those it started are stopped before theirs are looked for."""
+    code = "import subprocess, sys\nwhile True: subprocess.Popen(['sh', '-c', 'sleep 31.4159 & sleep 31.4159'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1)
+    time.sleep(0.3)
+    limited._kill(process)
+    time.sleep(0.1)
+    left = [one for one in psutil.process_iter(["cmdline"]) if "31.4159" in (one.info["cmdline"] or [])]
+    for one in left:
+        one.kill()
+    assert left == []
+
+
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 def test_a_compiler_that_meets_a_limit_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(limited.tempfile, "tempdir", str(tmp_path))
@@ -137,4 +171,4 @@ def test_gradients_under_limits_are_those_without():
 
 def test_stages_that_are_not_there_have_no_figures():
     assert "simplify_seconds" not in generate(NET, Recipe("sample", 1, Way(), "numpy")).facts
-    assert generation.peak_bytes() > 10**7
+    assert peak_bytes() > 10**7

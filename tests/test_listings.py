@@ -176,10 +176,14 @@ def walked(expression: sympy.Expr, lines: dict) -> int:
     if expression in lines:
         return walked(lines[expression], lines)
     if isinstance(expression, sympy.Piecewise):
-        return 1 + sum(walked(branch, lines) for branch, _ in expression.args)
+        return sum(walked(branch, lines) for branch, _ in expression.args)
     below = sum(walked(operand, lines) for operand in expression.args)
-    if isinstance(expression, sympy.Add | sympy.Mul):
-        return len(expression.args) - 1 - (expression.args[0] == -1) + below
+    if isinstance(expression, sympy.Add):
+        return len(expression.args) - 1 + below
+    if isinstance(expression, sympy.Mul):
+        quotients = sum(operand.is_Pow and operand.exp == -1 for operand in expression.args)
+        products = len(expression.args) - 1 - (expression.args[0] == -1)
+        return products - min(products, quotients) + below
     return below + bool(expression.args)
 
 

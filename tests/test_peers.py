@@ -10,7 +10,19 @@ import pytest
 
 import difflab as dl
 from difflab.layers import KINDS, BatchNorm, Dense, Dropout, Elementwise, Maxout, Multiply, Residual, Softmax
-from difflab.peers import PEERS, Casadi, HipsAutograd, Jax, Pytensor, Torch, Whole, calls, gradient_of, plain_dense, ready
+from difflab.peers import (
+    PEERS,
+    Casadi,
+    HipsAutograd,
+    Jax,
+    Pytensor,
+    Torch,
+    Whole,
+    calls,
+    gradient_of,
+    plain_dense,
+    ready,
+)
 from difflab.primitives.losses import LOSSES
 
 
@@ -293,18 +305,19 @@ def test_a_peer_says_which_library_it_is(backend):
 
 
 COUNTING = [Casadi(), Casadi(form="MX"), Jax(), Pytensor()]
-SAME_ALGORITHM = 1.5
+SAME_ALGORITHM = 1.4
 """Times the operations of the lab's own derivation, or less by as much: libraries differ in what they simplify."""
 
 
 @pytest.mark.parametrize("widths", [[4, 8, 8, 3], [4, 2, 2, 2, 10], [16, 16, 10]], ids=str)
 @pytest.mark.parametrize("backend", COUNTING, ids=repr, indirect=True)
-def test_operations_of_a_library_are_counted_by_the_convention_of_the_lab(backend, widths):
-    """Three ways to count, none of which knows of another, come to nearly the same."""
-    net = dl.MLP.dense(widths, hidden="tanh")
+@each_activation
+def test_operations_of_a_library_are_counted_by_the_convention_of_the_lab(backend, widths, hidden):
+    """Ways to count, none of which knows of another, come to nearly the same."""
+    net = dl.MLP.dense(widths, hidden)
     prepared, own = backend.prepare(net), dl.Symbolic("during").prepare(net).facts
     counted = prepared.facts | prepared.counted()
-    assert counted["derive_seconds"] > 0
+    assert min(counted["derive_seconds"], counted["compile_seconds"]) > 0
     for name in ("gradient_ops", "own_loss_ops"):
         assert own[name] / SAME_ALGORITHM <= counted[name] <= own[name] * SAME_ALGORITHM
 
@@ -319,7 +332,9 @@ def test_an_operation_more_is_counted(backend, monkeypatch):
     assert backend.prepare(net).counted()["own_loss_ops"] - before == 2
 
 
-@pytest.mark.parametrize(("backend", "table"), [(Jax(), "ONE_EACH"), (Pytensor(), "OF_ROW")], ids=repr, indirect=["backend"])
+@pytest.mark.parametrize(
+    ("backend", "table"), [(Jax(), "ONE_EACH"), (Pytensor(), "OF_ROW")], ids=repr, indirect=["backend"]
+)
 def test_an_operation_that_no_table_has_is_named_instead_of_counted(backend, table, monkeypatch):
     prepared = backend.prepare(dl.MLP.dense([4, 3, 2], hidden="tanh"))
     monkeypatch.setattr(importlib.import_module(type(backend).__module__), table, {})

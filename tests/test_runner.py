@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from difflab import MLP, Backprop, FiniteDifference, reference_gradient
-from difflab.errors import MissingExtra
+from difflab.errors import MissingExtra, Undecided
 from difflab.kernels import target
+from difflab.memory import peak_bytes
 from difflab.peers import Jacobi
-from difflab.study import accounts, names, runner, tables, worker
+from difflab.study import names, runner, tables, worker
 from difflab.study.cells import cells, certified_task, key, problem
 from difflab.study.measures import accuracy
 from difflab.study.measures.subject import Subject
@@ -191,10 +192,10 @@ def test_figures_that_could_not_be_made_leave_no_row(tmp_path, monkeypatch):
 def test_memory_is_that_of_the_process_itself():
     """Not of the one it was started from, which may have held more."""
     held = np.ones(50_000_000)
-    code = "from difflab.study.accounts import peak_bytes; print(peak_bytes())"
+    code = "from difflab.memory import peak_bytes; print(peak_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 10_000_000 < int(done.stdout) < held.nbytes
-    assert accounts.peak_bytes() > held.nbytes
+    assert peak_bytes() > held.nbytes
 
 
 def test_a_forecast_beyond_the_limit_is_a_row_that_says_so(tmp_path):
@@ -310,6 +311,16 @@ def test_missing_data_are_said_before_anything_is_recorded(tmp_path, monkeypatch
     with pytest.raises(MissingExtra, match="pip install 'difflab\\[data\\]'"):
         run(read_study(declare(tmp_path, CENTRAL)), tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_a_branch_that_nobody_can_tell_is_undecided(tmp_path, monkeypatch):
+    def cannot_tell(cell, path):
+        raise Undecided("no precision tells which branch holds")
+
+    (cell,) = cells(read_study(declare(tmp_path, CENTRAL)))
+    monkeypatch.setattr(worker, "run_cell", cannot_tell)
+    row = worker.answer(Request(runner=os.getpid(), limit_bytes=10**10, cell=cell))["row"]
+    assert row == {"status": "undecided", "reason": "no precision tells which branch holds"}
 
 
 def test_a_worker_whose_runner_is_gone_stops(tmp_path):

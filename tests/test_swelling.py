@@ -15,7 +15,7 @@ def rows(knob: str, operations, method: str = "A()"):
         }  # fmt: skip
 
 
-@pytest.mark.parametrize("exponent", [1, 2, 3.5])
+@pytest.mark.parametrize("exponent", [0.5, 2.5, 3.5])
 def test_a_power_is_found_as_it_is(exponent):
     form, *found = swelling.law([(n, 7 * n**exponent) for n in range(1, 9)])
     assert form == swelling.POWER
@@ -29,10 +29,27 @@ def test_a_base_is_found_as_it_is(base):
     assert found == pytest.approx([base] * 3, rel=1e-12)
 
 
-def test_a_line_with_an_offset_is_no_power_and_grows_on_no_base():
-    form, *found = swelling.law([(n, 176 + 26 * n) for n in range(1, 9)])
-    assert form == swelling.LINE
-    assert found == pytest.approx([26] * 3, rel=1e-12)
+@pytest.mark.parametrize(
+    ("operations", "form", "first"),
+    [
+        (lambda n: 176 + 26 * n, "… + {} n", 26),
+        (lambda n: (2 * (34 + 6 * n) + 1) * (82 + 18 * n), "… + {} n**2", 216),  # Central differences over depth.
+        (lambda n: n**3 - 7, "… + {} n**3", 1),
+        (lambda n: 10**400 + 5 * n, "… + {} n", 5),
+    ],
+)
+@pytest.mark.parametrize("settings", [range(1, 9), (1, 2, 4, 8, 16)])
+def test_what_lies_on_a_polynomial_is_no_power_and_grows_on_no_base(operations, form, first, settings):
+    assert swelling.law([(n, operations(n)) for n in settings]) == (form, first, first, first)
+
+
+@pytest.mark.parametrize(
+    "points", [[(1, 5), (2, 7), (3, 11)], [(n, 2**n) for n in range(1, 9)], [(n, n**4) for n in range(1, 9)]]
+)
+def test_what_any_points_lie_on_is_no_law_of_theirs(points):
+    assert swelling.polynomial(points) is None
+    nearly = [(n, 26 * n + (n == 5)) for n in range(1, 9)]
+    assert swelling.polynomial(nearly) is None
 
 
 def test_operations_beyond_any_float_have_a_law():
@@ -52,7 +69,7 @@ def test_the_interval_of_a_base_holds_it_as_often_as_it_says():
 def test_trees_and_what_is_computed_have_laws_of_their_own(knob):
     tree, computed = swelling.laws(list(rows(knob, lambda n: 5 * 4**n)))
     assert (tree.knob, tree.counted, tree.law) == (knob, "gradient_tree_ops", "4**n")
-    assert (computed.counted, computed.law) == ("gradient_ops", "n**1")
+    assert (computed.counted, computed.law) == ("gradient_ops", "… + 25 n")
     assert len(swelling.lines([tree, computed])) == 4
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import threading
+from dataclasses import replace
 from functools import cache
 from time import perf_counter
 
@@ -15,9 +17,17 @@ import sympy
 import difflab as dl
 from difflab.backends.symbolic import forecast_tree_ops
 from difflab.counting import loss_tree_operations
-from difflab.derivation import expressions
-from difflab.derivation.expressions import RECURSION_LIMIT, Derivation, share, shared_operations, tree_operations
+from difflab.derivation import expressions, numpy_code, straight_lines
+from difflab.derivation.expressions import (
+    RECURSION_LIMIT,
+    Derivation,
+    Shared,
+    share,
+    shared_operations,
+    tree_operations,
+)
 from difflab.number_systems import Symbols
+from difflab.primitives.activations import ACTIVATIONS
 from difflab.program import primal
 from difflab.program import values as program_values
 
@@ -44,16 +54,23 @@ def label(net: dl.MLP) -> str:
 
 
 def naive_operations(expression: sympy.Expr) -> int:
-    """Of the tree, node by node, with no memory: terms less one, one per power or function, nothing for a sign."""
+    """Of the tree, node by node, with no memory, a product as what is multiplied over what is divided by."""
     if isinstance(expression, sympy.Piecewise):
-        return 1 + sum(naive_operations(branch) for branch, _ in expression.args)
+        return sum(naive_operations(branch) for branch, _ in expression.args)
     if not expression.args:
         return 0
-    below = sum(map(naive_operations, expression.args))
-    if isinstance(expression, sympy.Add | sympy.Mul):
-        signs = sum(argument == -1 for argument in expression.args)
-        return len(expression.args) - 1 - signs + below
-    return 1 + below
+    if isinstance(expression, sympy.Mul):
+        above = [factor for factor in expression.args if factor != -1 and not is_reciprocal(factor)]
+        below = [factor.args[0] for factor in expression.args if is_reciprocal(factor)]
+        multiplied = max(0, len(above) - 1)
+        divided = len(below)
+        return multiplied + divided + sum(map(naive_operations, above + below))
+    own = len(expression.args) - 1 if isinstance(expression, sympy.Add) else 1
+    return own + sum(map(naive_operations, expression.args))
+
+
+def is_reciprocal(expression: sympy.Expr) -> bool:
+    return isinstance(expression, sympy.Pow) and expression.args[1] == -1
 
 
 # --- forecasts
@@ -127,10 +144,21 @@ KNOWN_SIZES = [
     (a + b + c, 2),
     (a - b, 1),
     (2 * a * b, 2),
-    (a / b, 2),
+    (a / b, 1),
+    (1 / a, 1),
+    (-1 / a, 1),
+    (3 / a, 1),
+    (1 / (a * b), 2),
+    (a / b / c, 2),
+    (a / b**2, 2),
+    (a / sympy.sqrt(b), 2),
+    (a - 1, 1),
+    (sympy.exp(a) - 1, 2),
+    (-a * b, 1),
+    (a - b - 1, 2),
     (sympy.exp(-a), 1),
     ((a + b) ** 2, 2),
-    (sympy.Piecewise((a * b, c + a > 0), (0, True)), 2),
+    (sympy.Piecewise((a * b, c + a > 0), (0, True)), 1),
     ((a + b) * sympy.exp(a + b), 4),
 ]
 
@@ -347,6 +375,68 @@ def test_slow_simplifications_give_the_gradient_of_a_layer(simplification):
     prepared, truth = dl.Symbolic(simplification=simplification).prepare(net), dl.reference_gradient(net, *arguments)
     _, gradient = prepared.value_and_gradient(*arguments)
     assert (np.abs(gradient - truth.gradient) <= prepared.predicted_error(*arguments)).all()
+
+
+@pytest.mark.parametrize("evaluation", ["numpy", "numba", "balls"])
+@pytest.mark.parametrize("hidden", sorted(ACTIVATIONS))
+def test_what_simplify_makes_of_an_activation_is_evaluated(hidden, evaluation):
+    """SymPy brings in functions that no primitive has, hyperbolic ones among them."""
+    net, rng = dl.MLP(1, [dl.Dense(1, hidden)], "squared_error"), np.random.default_rng(0)
+    arguments = net.init(rng) + 0.25, rng.uniform(0.25, 1, size=(5, 1)), rng.uniform(0.25, 0.5, size=(5, 1))
+    prepared = dl.Symbolic(simplification="simplify", evaluation=evaluation).prepare(net)
+    value, gradient = prepared.value_and_gradient(*arguments)
+    truth = dl.reference_gradient(net, *arguments)
+    assert (np.abs(gradient - truth.gradient) <= prepared.predicted_error(*arguments)).all()
+
+
+@pytest.mark.parametrize("load", [numpy_code.InNumpy, lambda text: straight_lines.InNumba(text, 1)])
+def test_a_function_that_is_not_given_is_named_before_anything_runs(load):
+    text = (
+        "def loss_and_gradient(theta, samples):\n    return [bessel(theta[0])]\n\ndef loss(theta, samples):\n    pass\n"
+    )
+    with pytest.raises(NotImplementedError, match="functions of expressions must be of .*, got bessel$"):
+        load(text)
+
+
+def test_sums_of_thousands_of_terms_are_written_and_loaded():
+    """A penalty is one sum over all weights of a matrix; Python's compiler recurses on its terms."""
+    symbols = sympy.symbols("w:3200", real=True)
+    loss = sympy.Add(*(w**2 for w in symbols))
+    derivation, shared = Derivation(list(symbols), [], loss, []), Shared([], [loss])
+    text = "\n".join(numpy_code.source(derivation, shared, shared))
+    theta = np.arange(3200.0)
+    assert numpy_code.InNumpy(text).loss(theta, np.zeros((0, 1))) == theta @ theta
+
+
+def test_nodes_are_counted_once_and_operations_of_each():
+    net = dl.MLP.dense([2, 2, 2])
+    derivation = derive(net)
+    nodes = set()
+    for expression in (derivation.loss, *derivation.gradient):
+        nodes |= {node for node in sympy.preorder_traversal(expression) if node.args and node.is_Boolean is not True}
+    found, operations = expressions.graph(derivation)
+    assert found == len(nodes)
+    assert shared_operations(share(derivation)) <= operations < tree_operations(derivation.gradient)
+    doubled = replace(derivation, gradient=derivation.gradient * 2)
+    assert expressions.graph(doubled) == (found, operations)
+
+
+def test_recursion_is_deep_until_the_last_thread_is_done():
+    before, is_inside, may_leave = sys.getrecursionlimit(), threading.Event(), threading.Event()
+
+    def derive_slowly():
+        with expressions.deep_recursion():
+            is_inside.set()
+            may_leave.wait(10)
+
+    other = threading.Thread(target=derive_slowly)
+    with expressions.deep_recursion():
+        other.start()
+        assert is_inside.wait(10)
+    assert sys.getrecursionlimit() == RECURSION_LIMIT
+    may_leave.set()
+    other.join()
+    assert sys.getrecursionlimit() == before
 
 
 def test_a_wrong_simplification_is_caught(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib.util import find_spec
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -135,13 +136,18 @@ class Symbolic(Backend):
         ops = forecast["forecast_ops" if self.way.is_accumulated else "forecast_tree_ops"]
         if ops > self.max_ops:
             coupled = f", whose {batch} samples are coupled" if batch > 1 else ""
-            return f"forecast {ops:.1e} operations in the gradient{coupled}, limit {self.max_ops:.1e}"
+            return f"forecast {_rough(ops)} operations in the gradient{coupled}, limit {_rough(self.max_ops)}"
         return forecasting.beyond(forecast, self.limit_seconds, self.limit_bytes)
 
     def _prepare(self, net: MLP) -> Prepared:
         if self.evaluation == "balls":
             return PreparedInBalls(net, self)
         return PreparedCoupled(net, self) if net.program.couples_samples else PreparedSymbolic(net, self)
+
+
+def _rough(number: float) -> str:
+    """Counts may be beyond all floats."""
+    return format(Decimal(number) if number > sys.float_info.max else number, ".1e")
 
 
 def _whole(name: str, number: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from sympy.printing.c import C99CodePrinter
 
 from difflab.derivation.expressions import Derivation, Shared
 from difflab.derivation.scalar_code import ScalarPrinter, functions
+from difflab.memory import held_bytes
 
 
 FLAGS = ("-O1", "-shared", "-fPIC", "-ffp-contract=off", "-w")
@@ -41,10 +43,19 @@ def library(text: str, compiler: str) -> bytes:
         written, made = Path(folder) / "expressions.c", Path(folder) / "expressions.so"
         written.write_text("#include <math.h>\n\n" + text)
         command: Sequence[str] = (compiler, *FLAGS, str(written), "-o", str(made), "-lm")
-        found = subprocess.run(command, capture_output=True, text=True)
+        found = subprocess.run(_in_what_is_left(command), capture_output=True, text=True)
         if found.returncode:
             raise RuntimeError(f"{compiler} must compile what SymPy writes, got {found.stderr.strip()[:500]}")
         return made.read_bytes()
+
+
+def _in_what_is_left(command: Sequence[str]) -> Sequence[str]:
+    """The command under the limit of memory of this process, less what that holds: both together keep to it."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return command
+    kilobytes = max(0, limit - held_bytes()) // 1024
+    return ("sh", "-c", 'ulimit -v "$0" && exec "$@"', str(kilobytes), *command)
 
 
 class InC:

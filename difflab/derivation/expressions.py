@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,15 +54,32 @@ class Shared:
     outputs: list[sympy.Expr]
 
 
-@contextmanager
-def deep_recursion() -> Iterator[None]:
+class _DeepRecursion:
+    """The limit of the interpreter, raised while any thread asks for it."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = sys.getrecursionlimit()
+                sys.setrecursionlimit(max(self._before, RECURSION_LIMIT))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                sys.setrecursionlimit(self._before)
+
+
+_DEEP_RECURSION = _DeepRecursion()
+
+
+def deep_recursion() -> AbstractContextManager[None]:
     """Let SymPy recurse on deep expressions."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, RECURSION_LIMIT))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
+    return _DEEP_RECURSION
 
 
 def _symbols(letter: str, n: int) -> list[sympy.Symbol]:
@@ -183,14 +201,24 @@ def _share(derivation: Derivation, outputs: list[sympy.Expr], way: Way) -> Share
 def tree_operations(expressions: Iterable[sympy.Expr], lines: Iterable[Step] = ()) -> int:
     """Operations of the expressions written out as trees, counted over the shared graph, exact at any size.
 
-    A sum or product of n terms counts n - 1, a power or a function 1, a sign nothing. SymPy's own ``count_ops`` differs
-    in that it counts signs and takes a quotient for one operation. ``lines`` say what symbols stand for.
+    The convention of :mod:`difflab.counting`: a sum or product of n terms counts n - 1, a quotient, a power or a
+    function 1, signs and choices nothing; SymPy's own ``count_ops`` counts these two. ``lines`` say what symbols stand
+    for.
     """
     known: dict[sympy.Expr, int] = {}
     with deep_recursion():
         for symbol, expression in lines:
             known[symbol] = _tree_operations(expression, known)
         return sum(_tree_operations(expression, known) for expression in expressions)
+
+
+def graph(derivation: Derivation) -> tuple[int, int]:
+    """Nodes of loss and gradient that are no atoms, equal ones being one, and the operations of these nodes."""
+    known: dict[sympy.Expr, int] = {}
+    with deep_recursion():
+        for expression in (*(line for _, line in derivation.lines), derivation.loss, *derivation.gradient):
+            _tree_operations(expression, known)
+    return len(known), sum(map(_own_operations, known))
 
 
 def _tree_operations(expression: sympy.Expr, known: dict[sympy.Expr, int]) -> int:
@@ -204,9 +232,18 @@ def _tree_operations(expression: sympy.Expr, known: dict[sympy.Expr, int]) -> in
 
 
 def _own_operations(expression: sympy.Expr) -> int:
-    if expression.is_Add or expression.is_Mul:
-        return len(expression.args) - 1 - (expression.args[0] is sympy.S.NegativeOne)
-    return 1
+    if expression.is_Mul:
+        return _own_operations_of_product(expression.args)
+    if expression.is_Add:
+        return len(expression.args) - 1
+    return 0 if expression.is_Piecewise else 1
+
+
+def _own_operations_of_product(factors: tuple[sympy.Expr, ...]) -> int:
+    """Beside those of its factors; where a quotient is meant, the reciprocal among these is no operation by itself."""
+    others = len(factors) - (factors[0] is sympy.S.NegativeOne)
+    reciprocals = sum(factor.is_Pow and factor.exp is sympy.S.NegativeOne for factor in factors)
+    return others - 1 - min(reciprocals, others - 1)
 
 
 def _operands(expression: sympy.Expr) -> tuple[sympy.Expr, ...]:
@@ -222,7 +259,7 @@ def shared_operations(shared: Shared) -> int:
 
 
 def counted_by_sympy(shared: Shared) -> int:
-    """The same by SymPy's own ``count_ops``: signs count one, a quotient one operation and not two."""
+    """The same by SymPy's own ``count_ops``, which counts signs and choices."""
     with deep_recursion():
         return sum(int(sympy.count_ops(e)) for e in _written(shared))
 

@@ -6,6 +6,7 @@ A network's sizes are known before anything is derived: operations of the gradie
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from difflab.derivation.costs import FITTED
 
 
 @dataclass(frozen=True)
-class Law:
+class CostLaw:
     """A figure that grows as ``factor * size**exponent``, fitted to logarithms by least squares.
 
     Attributes
@@ -32,24 +33,32 @@ class Law:
 
     def at(self, size: float) -> tuple[float, float, float]:
         """The figure at a size, and an interval that is to hold 19 of 20 further cases, wider away from the centre."""
-        value = self.factor * size**self.exponent
+        logarithm = math.log(self.factor) + self.exponent * math.log(size)
         away = (math.log(size) - self.centre) ** 2 / self.scatter
-        spread = math.exp(self.quantile * math.sqrt(1 + 1 / self.count + away))
-        return value, value / spread, value * spread
+        spread = self.quantile * math.sqrt(1 + 1 / self.count + away)
+        return _exp(logarithm), _exp(logarithm - spread), _exp(logarithm + spread)
+
+
+def _exp(logarithm: float) -> float:
+    """Infinity beyond all floats: sizes are exact at any size."""
+    return math.exp(logarithm) if logarithm < MOST_LOGARITHM else math.inf
+
+
+MOST_LOGARITHM = math.log(sys.float_info.max)
 
 
 @dataclass(frozen=True)
 class Cost:
     """Laws of the seconds, and of the bytes beyond those of loaded libraries, that deriving and compiling take.
 
-    Without a law of bytes, too few of the recorded networks took more than comes and goes.
+    ``extra_bytes`` is None where too few of the recorded networks took more memory than comes and goes by itself.
     """
 
-    seconds: Law
-    extra_bytes: Law | None = None
+    seconds: CostLaw
+    extra_bytes: CostLaw | None = None
 
 
-COSTS = {label: Cost(**{name: Law(*law) for name, law in laws.items()}) for label, laws in FITTED.items()}
+COSTS = {label: Cost(**{name: CostLaw(*law) for name, law in laws.items()}) for label, laws in FITTED.items()}
 """By the label of the back-end, on the machine of that record."""
 
 FIGURES = ("seconds", "extra_bytes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import msgspec
 from difflab.derivation import c_code, expressions, loop_code, numpy_code
 from difflab.derivation.expressions import Derivation, Shared
 from difflab.derivation.sharing import Way
+from difflab.memory import peak_bytes, peak_bytes_of_ended
 from difflab.network import MLP
 
 
@@ -93,7 +93,10 @@ def generate(net: MLP, recipe: Recipe) -> Generated:
 
 def _counts(derivation: Derivation, shared: Shared, of_loss: Shared) -> dict[str, int]:
     """Operations; by SymPy's own count too, which walks all that is written, if that is not too much."""
+    nodes, operations = expressions.graph(derivation)
     counts = {
+        "graph_nodes": nodes,
+        "graph_ops": operations,
         "own_loss_ops": expressions.shared_operations(of_loss),
         "gradient_tree_ops": expressions.tree_operations(derivation.gradient, derivation.lines),
         "gradient_ops": expressions.shared_operations(shared),
@@ -114,13 +117,8 @@ class _Stages:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        started = perf_counter()
+        before, started = peak_bytes_of_ended(), perf_counter()
         yield
         self.facts[f"{name}_seconds"] = perf_counter() - started
-        self.facts[f"{name}_peak_bytes"] = peak_bytes()
-
-
-def peak_bytes() -> int:
-    """The most memory that this process, or any that it started and waited for, has held."""
-    whose = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    return 1024 * max(resource.getrusage(who).ru_maxrss for who in whose)
+        of_ended = peak_bytes_of_ended()
+        self.facts[f"{name}_peak_bytes"] = max(peak_bytes(), of_ended if of_ended > before else 0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -36,9 +38,13 @@ class _Request(msgspec.Struct, frozen=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """What was generated, or what went wrong: ``"network"``, ``"memory"`` or ``"crashed"``, in words."""
+    """What was generated, or what went wrong: ``"network"``, ``"memory"`` or ``"crashed"``, in words.
+
+    ``load_seconds`` is what loading takes, which who asked has to do once more.
+    """
 
     generated: Generated | None = None
+    load_seconds: float = 0.0
     problem: str = ""
     reason: str = ""
 
@@ -66,6 +72,7 @@ def generated_within(
     RuntimeError
         If it fails for another reason.
     """
+    started = time.perf_counter() - spent_seconds
     left = None if limit_seconds is None else max(0.0, limit_seconds - spent_seconds)
     request = _Request(as_table(net), recipe, left, limit_bytes, os.getpid())
     with tempfile.TemporaryDirectory(prefix="difflab-") as folder:
@@ -85,11 +92,14 @@ def generated_within(
             raise
     answer = _read(output, errors, process.returncode)
     if answer.generated is not None:
+        if limit_seconds is not None and time.perf_counter() - started + answer.load_seconds > limit_seconds:
+            raise _too_long(limit_seconds)
         return answer.generated
     if answer.problem == "network":
         remedy = "activations of one's own are known to this process alone: leave the limits out"
         raise ValueError(f"{net} must be known to another process under limits, got {answer.reason}; {remedy}")
-    if answer.problem == "memory" or means_out_of_memory(answer.reason):
+    is_killed = process.returncode == -signal.SIGKILL  # By the system, which has no memory left.
+    if answer.problem == "memory" or is_killed or means_out_of_memory(answer.reason):
         given = "the memory there is" if limit_bytes is None else f"{limit_bytes:.3g} bytes"
         raise LimitExceeded("memory", f"not derived and compiled within {given}")
     if process.returncode == -XCPU:
@@ -109,7 +119,7 @@ def _too_long(limit_seconds: float | None) -> LimitExceeded:
 def _kill(process: subprocess.Popen) -> None:
     """With all that it started; in no group of its own, it ends with the group of who asked, too."""
     with suppress(psutil.NoSuchProcess):
-        for one in psutil.Process(process.pid).children(recursive=True):
+        for one in _stopped(psutil.Process(process.pid)):
             with suppress(psutil.NoSuchProcess):
                 one.kill()
     process.kill()
@@ -118,6 +128,26 @@ def _kill(process: subprocess.Popen) -> None:
         assert pipe is not None
         with suppress(OSError):
             pipe.close()
+
+
+def _stopped(first: psutil.Process) -> list[psutil.Process]:
+    """A process and all that it started, each stopped before it is asked for those: none can start one meanwhile."""
+    found, asked = [], [first]
+    while asked:
+        one = asked.pop()
+        with suppress(psutil.NoSuchProcess):
+            one.suspend()
+            waited_since = time.monotonic()
+            while one.status() not in AT_REST and time.monotonic() - waited_since < STOP_SECONDS:
+                time.sleep(0.001)
+            found.append(one)
+            asked += one.children()
+    return found
+
+
+AT_REST = psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE
+STOP_SECONDS = 1.0
+"""To wait at most until a process stops."""
 
 
 def _read(output: bytes, errors: bytes, code: int) -> _Answer:
@@ -136,13 +166,14 @@ def _answer(request: _Request) -> _Answer:
         return _Answer(problem="network", reason=str(error))
     try:
         generated = generate(net, request.recipe)
+        generated_by = time.perf_counter()
         if request.recipe.language == "numpy":
             InNumpy(generated.text)
     except MemoryError:
         return _Answer(problem="memory")
     except Exception as error:
         return _Answer(problem="crashed", reason=f"{type(error).__name__}: {error}")
-    return _Answer(generated)
+    return _Answer(generated, time.perf_counter() - generated_by)
 
 
 def _limit(which: int, soft: int) -> None:

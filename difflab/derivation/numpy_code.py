@@ -12,6 +12,7 @@ from scipy.special import erfc
 from sympy.printing.numpy import SciPyPrinter
 
 from difflab.derivation.expressions import Derivation, Shared, deep_recursion
+from difflab.derivation.long_sums import LongSums
 from difflab.loading import functions
 
 
@@ -39,7 +40,7 @@ class _Joined:
 
 
 RELATIONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
-ELEMENTARY = ("exp", "log", "tanh", "sin", "cos", "nan", "pi", "logical_not", *RELATIONS)
+ELEMENTARY = (*("exp", "log", "tanh", "sin", "cos", "tan", "cosh", "sinh"), *("nan", "pi", "logical_not"), *RELATIONS)
 NAMES = {
     **{name: getattr(np, name) for name in ELEMENTARY},
     "erfc": erfc,
@@ -51,13 +52,17 @@ NAMES = {
 """All that printed code can reach."""
 
 
+class _Printer(LongSums, SciPyPrinter):
+    """NumPy's functions by their bare names."""
+
+
 def source(derivation: Derivation, shared: Shared, of_loss: Shared) -> tuple[str, str]:
     """Functions of theta, in numbers, and samples, in arrays over the batch: of loss and gradient, and of the loss."""
     return _function("loss_and_gradient", derivation, shared), _function("loss", derivation, of_loss)
 
 
 def _function(name: str, derivation: Derivation, shared: Shared) -> str:
-    printer = SciPyPrinter({"fully_qualified_modules": False, "inline": True})
+    printer = _Printer({"fully_qualified_modules": False, "inline": True})
     with deep_recursion():
         body = [f"{symbol.name} = {printer.doprint(e)}" for symbol, e in shared.assignments]
         body.append(f"return [{', '.join(map(printer.doprint, shared.outputs))}]")

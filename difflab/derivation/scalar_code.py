@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import sympy
-from sympy.printing.codeprinter import CodePrinter
 
 from difflab.derivation.expressions import Derivation, Shared, deep_recursion
+from difflab.derivation.long_sums import LongSums
 
 
 MOST_FACTORS = 8
 """Whole powers up to which a power is a product."""
 
 
-class ScalarPrinter(CodePrinter):
+class ScalarPrinter(LongSums):
     """Numbers as doubles, whole powers as products, and given symbols as entries of arrays."""
 
     places: dict[sympy.Symbol, str]

@@ -10,9 +10,10 @@ import numpy as np
 from difflab.loading import functions
 
 
-NAMES = {name: getattr(math, name) for name in ("exp", "log", "tanh", "sqrt", "sin", "cos", "erfc", "pi")} | {
-    "range": range
-}
+NAMES = {
+    name: getattr(math, name)
+    for name in ("exp", "log", "tanh", "sqrt", "sin", "cos", "tan", "cosh", "sinh", "erfc", "pi")
+} | {"range": range}
 """All that printed code can reach."""
 
 SIGNATURE = numba.void(numba.float64[::1], numba.float64[:, ::1], numba.float64[::1])

@@ -19,6 +19,7 @@ from difflab.counting import loss_tree_operations
 from difflab.enclosures.derivatives import Point
 from difflab.enclosures.enclosed import ENCLOSED, KINK, Enclosed
 from difflab.enclosures.precision import FIRST_BITS, MAX_BITS, doubling
+from difflab.errors import Undecided
 from difflab.network import MLP
 from difflab.number_systems import BALLS, FORMATS, SERIES, SERIES_BOTH_SIDES, Array, ball_precision
 from difflab.program import primal
@@ -232,7 +233,7 @@ def _symbolic(net: MLP, point: Point, found: Enclosed, entries: np.ndarray) -> l
     with ball_precision(4 * max(found.bits, FIRST_BITS)):
         try:
             derived = symbolic_balls.gradient(net, point)
-        except symbolic_balls.Undecided:
+        except Undecided:
             return []
         return [_of_entry(found, int(i), derived[i]) for i in entries]
 

@@ -22,6 +22,7 @@ from difflab.derivation.sharing import AFTER, Way
 from difflab.enclosures.derivatives import Point
 from difflab.enclosures.enclosed import Enclosed, enclosed, nothing_known
 from difflab.enclosures.precision import MAX_BITS, doubling
+from difflab.errors import Undecided
 from difflab.network import MLP
 from difflab.number_systems import Array
 
@@ -33,19 +34,30 @@ FUNCTIONS: dict[Any, Callable[[arb], arb]] = {
     sympy.erfc: arb.erfc,
     sympy.sin: arb.sin,
     sympy.cos: arb.cos,
+    sympy.tan: arb.tan,
+    sympy.cosh: arb.cosh,
+    sympy.sinh: arb.sinh,
+    sympy.coth: arb.coth,
 }
+"""Those of the primitives, and what SymPy makes of them where it simplifies."""
+
 RELATIONS: dict[Any, Callable[[arb, arb], bool]] = {
     sympy.Le: lambda a, b: a <= b,
     sympy.Lt: lambda a, b: a < b,
     sympy.Ge: lambda a, b: a >= b,
     sympy.Gt: lambda a, b: a > b,
+    sympy.Eq: lambda a, b: a == b,
+    sympy.Ne: lambda a, b: a != b,
 }
-OPPOSITES = {sympy.Le: sympy.Gt, sympy.Gt: sympy.Le, sympy.Lt: sympy.Ge, sympy.Ge: sympy.Lt}
+OPPOSITES = {
+    sympy.Le: sympy.Gt,
+    sympy.Gt: sympy.Le,
+    sympy.Lt: sympy.Ge,
+    sympy.Ge: sympy.Lt,
+    sympy.Eq: sympy.Ne,
+    sympy.Ne: sympy.Eq,
+}
 CONNECTIVES = {sympy.And: all, sympy.Or: any, sympy.Not: lambda truths: not next(iter(truths))}
-
-
-class Undecided(ArithmeticError):
-    """Balls are too wide to say which branch of an expression holds."""
 
 
 def gradient(net: MLP, point: Point) -> Array:

@@ -13,8 +13,7 @@ from difflab.number_systems.vocabulary import Array, Exact, elementwise
 class TreeSize:
     """The operation count of an expression written out as a tree, without writing it out.
 
-    A sum or product of n terms counts n - 1, a power or a function 1, a sign nothing: the convention of
-    :func:`difflab.derivation.expressions.tree_operations`. Integers are exact at any size.
+    The convention is that of :mod:`difflab.counting`. Integers are exact at any size.
     """
 
     __slots__ = ("operations",)
@@ -27,18 +26,12 @@ class TreeSize:
             return NotImplemented
         return TreeSize(self.operations + 1 + (other.operations if isinstance(other, TreeSize) else 0))
 
-    __add__ = __radd__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __rtruediv__ = _join
+    __add__ = __radd__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __truediv__ = __rtruediv__ = _join
 
     def __sub__(self, other: object) -> TreeSize:
         if isinstance(other, np.ndarray):
             return NotImplemented
         return self if isinstance(other, int) and other == 0 else self._join(other)
-
-    def __truediv__(self, other: object) -> TreeSize:
-        """A product with a power, or with a rational number."""
-        if isinstance(other, np.ndarray):
-            return NotImplemented
-        return TreeSize(self._join(other).operations + (not isinstance(other, int)))
 
     def __neg__(self) -> TreeSize:
         return self
@@ -60,13 +53,15 @@ class TreeSizes(Exact):
         return reduce(operator.add, np.moveaxis(z, -1, 0))
 
     exp = elementwise(lambda z: TreeSize(z.operations + 1))
-    sqrt = log = sin = cos = tanh = erfc = positive_part = negative_part = exp
+    sqrt = log = sin = cos = tanh = erfc = exp
     expm1 = elementwise(lambda z: TreeSize(z.operations + 2))
-    expit = log1pexp = xlogx = elementwise(lambda z: TreeSize(z.operations + 3))
+    expit = log1pexp = elementwise(lambda z: TreeSize(z.operations + 3))
+    xlogx = elementwise(lambda z: TreeSize(2 * z.operations + 2))
+    positive_part = negative_part = elementwise(lambda z: z)
 
     def maximum(self, z: Array) -> Array:
-        """One piecewise expression of two branches for every entry but the first."""
-        return self.sum(z)
+        """Choices among all entries of a row, of which none is an operation."""
+        return np.frompyfunc(TreeSize, 1, 1)(_operations(z).sum(axis=-1))
 
 
 _operations = elementwise(operator.attrgetter("operations"))

@@ -17,7 +17,8 @@ from difflab.peers.torch import Torch
 PEERS: dict[str, Backend] = {
     peer.name: peer
     for peer in (
-        ScipyDifferentiate(), Numdifftools(), Jacobi(), Handwritten(), Jax(), Torch(), HipsAutograd(), Casadi(), Pytensor(),
+        ScipyDifferentiate(), Numdifftools(), Jacobi(), Handwritten(), Jax(), Torch(), HipsAutograd(), Casadi(),
+        Pytensor(),
     )
 }  # fmt: skip
 

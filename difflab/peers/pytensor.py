@@ -113,12 +113,12 @@ def _graph(net: MLP, dtype: str, batch: int | None) -> tuple[list[Any], Any, lis
 MOVES = frozenset("DimShuffle Reshape Alloc Shape Shape_i MakeVector ScalarFromTensor TensorFromScalar".split())
 """Operations on arrays that compute nothing."""
 
-DECISIONS = frozenset("Identity Second Cast Neg Switch LT GT LE GE EQ NEQ AND OR Invert".split())
-"""Operations on numbers that compute nothing, turn a sign or decide, which the lab's convention does not count."""
+CHOICES = frozenset("Identity Second Cast Neg Abs Sign Switch Maximum Minimum LT GT LE GE EQ NEQ AND OR Invert".split())
+"""Operations on numbers that copy, turn signs, compare or choose, which counts nothing [difflab.counting]."""
 
 OF_ROW = {
-    "Softmax": lambda n: 5 * n - 2,  # Largest, differences, powers of e, their sum, quotients.
-    "LogSoftmax": lambda n: 5 * n - 1,  # Instead of quotients a logarithm and further differences.
+    "Softmax": lambda n: 4 * n - 1,  # Differences from the largest, powers of e, their sum, quotients.
+    "LogSoftmax": lambda n: 4 * n,  # Instead of quotients a logarithm and further differences.
 }
 """Operations of a row of ``n`` entries."""
 
@@ -142,6 +142,8 @@ def _of_node(node: Any) -> int:
     if isinstance(node.op, Elemwise):
         return made * _of_scalar(node.op.scalar_op, len(node.inputs))
     if isinstance(node.op, CAReduce):
+        if name in ("Max", "Min"):
+            return 0
         return math.prod(node.inputs[0].type.shape) - made
     if name == "Dot":
         return made * (2 * node.inputs[0].type.shape[-1] - 1)
@@ -154,6 +156,6 @@ def _of_node(node: Any) -> int:
 def _of_scalar(op: Any, n_inputs: int) -> int:
     """Sums and products take any number of arguments; every other function counts one."""
     name = type(op).__name__
-    if name in DECISIONS:
+    if name in CHOICES:
         return 0
     return n_inputs - 1 if name in ("Add", "Mul") else 1

@@ -8,9 +8,9 @@ from types import FunctionType
 
 
 def rule_operations(rule: Callable[..., float]) -> int:
-    """Operations written in a rule and in the functions it calls, in all branches; ``abs`` is a sign.
+    """Operations written in a rule and in the functions it calls, in all branches, by :mod:`difflab.counting`.
 
-    Every sum, product, power and call of a library's function counts one, a sign nothing.
+    ``abs`` is a sign.
     """
     instructions = list(dis.get_instructions(rule))
     written = sum(step.opname in ("BINARY_OP", "CALL") for step in instructions)

@@ -1,9 +1,8 @@
-"""What the system has on account for this process: memory that it held, and time that others had its cores."""
+"""What the system has on account for this process: time that others had its cores."""
 
 from __future__ import annotations
 
 import os
-import resource
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,15 +10,6 @@ from pathlib import Path
 
 ACCOUNT = "/proc/thread-self/schedstat"
 """Of Linux: nanoseconds that the thread ran, and that it was ready to run and did not."""
-
-
-def peak_bytes() -> int:
-    """The most memory that this program has held, whatever the process it was started from held."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def waited_seconds() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 
@@ -50,7 +51,7 @@ def number(value: Any, digits: int = 2) -> str:
     if value is None:
         return MISSING
     if isinstance(value, int):
-        return str(value) if value < 100_000 else _scientific(float(value), digits)
+        return str(value) if value < 100_000 else _scientific(Decimal(value), digits)
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if 999.5 <= abs(value) < 9999.5:
@@ -60,7 +61,7 @@ def number(value: Any, digits: int = 2) -> str:
     return _scientific(value, digits)
 
 
-def _scientific(value: float, digits: int) -> str:
+def _scientific(value: float | Decimal, digits: int) -> str:
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 
@@ -69,9 +70,17 @@ def ratio(over: str, under: str) -> Callable[[Row], str]:
     def text(row: Row) -> str:
         if row.get(over) is None or not row.get(under):
             return MISSING
-        return number(row[over] / row[under])
+        return number(_quotient(row[over], row[under]))
 
     return text
+
+
+def _quotient(over: float, under: float) -> float:
+    """Whole where it is beyond all floats."""
+    try:
+        return over / under
+    except OverflowError:
+        return int(over) // int(under)
 
 
 def percent(part: str, whole: str) -> Callable[[Row], str]:

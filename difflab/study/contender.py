@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info
 
 from difflab import child
 from difflab.backends.contract import Prepared
+from difflab.memory import peak_bytes
 from difflab.peers import calls, gradient_of
 from difflab.study import accounts
 from difflab.study.declaration import PlacedNetwork, build_backend
@@ -92,7 +93,7 @@ class Contender:
 
     def finish(self) -> dict[str, Any]:
         """The most memory held."""
-        return {"peak_bytes": accounts.peak_bytes()}
+        return {"peak_bytes": peak_bytes()}
 
     def _sample(self, name: str) -> float:
         call, n = self._calls[name], self._repeats[name]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from difflab.derivation.forecasting import FIGURES, Cost, Law, columns_of, forecast
+from difflab.derivation.forecasting import FIGURES, Cost, CostLaw, columns_of, forecast
 from difflab.study.columns import Column, lines_of, number
 from difflab.study.growth import slope
 from difflab.study.names import network_name
@@ -33,8 +33,8 @@ def fitted(rows: list[Row]) -> dict[str, Cost]:
     labels = dict.fromkeys(row["method"] for row in rows if row["method"].startswith("Symbolic("))
     found = {}
     for label in labels:
-        mine = [row for row in rows if row["method"] == label and row["status"] == "ok"]
-        seconds, extra = (_law([(size(row), took(row, figure)) for row in mine]) for figure in FIGURES)
+        mine = [row for row in rows if row["method"] == label]
+        seconds, extra = (_law(mine, figure) for figure in FIGURES)
         if seconds is not None:
             found[label] = Cost(seconds, extra)
     return found
@@ -47,16 +47,18 @@ def with_forecast(row: Row) -> Row:
     return row | forecast(row["method"], size(row))
 
 
-def size(row: Row) -> float:
+def size(row: Row) -> int:
     """What a forecast goes by."""
-    return float(row["forecast_ops"] if row.get("forecast_ops") else row["forecast_tree_ops"])
+    return int(row["forecast_ops"] if row.get("forecast_ops") else row["forecast_tree_ops"])
 
 
 def seconds_to_prepare(row: Row) -> float | None:
-    """Without counting operations, which is for the study alone."""
+    """Without counting operations, which is for the study alone; some libraries compile only at the first call."""
     if row.get("prepare_seconds") is None:
         return None
-    return float(row["prepare_seconds"] - row.get("count_seconds", 0.0))
+    parts = [row.get(f"{stage}_seconds") for stage in ("derive", "compile")]
+    apart = sum(parts) if None not in parts else 0.0
+    return float(max(row["prepare_seconds"] - row.get("count_seconds", 0.0), apart))
 
 
 def took(row: Row, figure: str) -> float | None:
@@ -68,25 +70,53 @@ def took(row: Row, figure: str) -> float | None:
     return float(row["peak_bytes"] - row["loaded_bytes"])
 
 
-def _law(cases: list[tuple[float, float | None]]) -> Law | None:
-    """By least squares of logarithms; None of too few cases."""
+def _law(rows: list[Row], figure: str) -> CostLaw | None:
+    """By largest likelihood in logarithms; None of too few cases.
+
+    Cells that met their limit of time took at least that: left out, they would make the law one of survivors
+    [Tobin 1958]. The deviation is that of least squares, as if there were no such cells beside those that ended.
+    """
     from scipy.stats import t
 
-    points = np.log(np.array([(size, figure) for size, figure in cases if figure is not None]).reshape(-1, 2))
-    if len(points) < LEAST:
+    stopped = [row for row in rows if row["status"] == "timeout"]
+    ended = [(size(row), took(row, figure)) for row in rows if row not in stopped and took(row, figure) is not None]
+    if len(ended) < LEAST:
         return None
-    x, y = points.T
-    exponent = slope(x, y)[0]
-    left = y - y.mean() - exponent * (x - x.mean())
-    deviation = math.sqrt(float(left @ left) / (len(x) - 2))
-    return Law(
-        factor=math.exp(y.mean() - exponent * x.mean()),
+    cut = [(size(row), row["limit_seconds"]) for row in stopped if figure == "seconds"]
+    points, beyond = (np.log(np.array(cases, float)).reshape(-1, 2) for cases in (ended, cut))
+    x = points[:, 0]
+    offset, exponent, deviation = _censored_line(points, beyond)
+    return CostLaw(
+        factor=math.exp(offset),
         exponent=exponent,
-        quantile=float(t.ppf((1 + CONFIDENCE) / 2, len(x) - 2)) * deviation,
+        quantile=float(t.ppf((1 + CONFIDENCE) / 2, len(x) - 2)) * deviation * math.sqrt(len(x) / (len(x) - 2)),
         count=len(x),
         centre=float(x.mean()),
         scatter=float(np.sum((x - x.mean()) ** 2)),
     )
+
+
+def _censored_line(points: np.ndarray, beyond: np.ndarray) -> tuple[float, float, float]:
+    """Offset, slope and deviation of a line through points, (n, 2), with others that are known to lie higher."""
+    from scipy.optimize import minimize
+    from scipy.stats import norm
+
+    x, y = points.T
+    exponent = slope(x, y)[0]
+    offset = float(y.mean() - exponent * x.mean())
+    deviation = float(np.sqrt(np.mean((y - offset - exponent * x) ** 2)))
+    if not len(beyond) or not deviation:
+        return offset, exponent, deviation
+
+    def surprise(line: np.ndarray) -> float:
+        of_points, of_others = ((a[:, 1] - line[0] - line[1] * a[:, 0]) / np.exp(line[2]) for a in (points, beyond))
+        return float(-norm.logpdf(of_points).sum() + len(x) * line[2] - norm.logsf(of_others).sum())
+
+    found = minimize(surprise, (offset, exponent, math.log(deviation)), method="Nelder-Mead", options=SEARCH).x
+    return float(found[0]), float(found[1]), math.exp(found[2])
+
+
+SEARCH = {"xatol": 1e-6, "fatol": 1e-9, "maxiter": 10_000}
 
 
 def kept(row: Row, figure: str) -> bool | None:

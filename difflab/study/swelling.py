@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ Row = dict[str, Any]
 KNOBS = ("depth", "width")
 COUNTED = {"gradient_tree_ops": "as a tree", "gradient_ops": "as computed"}
 LEGEND = (
-    "law: c n**p, c b**n or a + d n, whichever leaves least of the logarithms of operations unexplained, fitted by "
-    "least squares, with the 95 % interval of p, b or d [Student's t, which supposes that what is left over is noise]; "
+    "law: a polynomial of at most the third degree, by its first term, where one goes through all points and there are "
+    "points to spare, exactly, without an interval; else c n**p or c b**n, whichever leaves least of the logarithms of "
+    "operations unexplained, fitted by least squares, with the 95 % interval of p or b [Student's t, which supposes "
+    "that what is left over is noise]; "
     "as a tree: the gradient written out; as computed: loss and gradient with what they share."
 )
 
@@ -34,8 +37,8 @@ class Swelling:
     family : what the networks have in common.
     counted : one of ``COUNTED``.
     points : settings of the knob and operations.
-    form : ``"n**{}"``, ``"{}**n"`` or ``"a + {} n"``.
-    figure, low, high : what belongs there, with its interval.
+    form : of the law; braces are where its figure belongs.
+    figure, low, high : what belongs there, with its interval, which is of no width where the law is exact.
     """
 
     knob: str
@@ -67,23 +70,37 @@ def laws(rows: list[Row]) -> list[Swelling]:
     return found
 
 
-POWER, EXPONENTIAL, LINE = "n**{}", "{}**n", "a + {} n"
-NOTHING_LEFT = 1e-20
-"""Of squares of logarithms: what roundings leave of a law that holds exactly."""
+POWER, EXPONENTIAL, POLYNOMIAL = "n**{}", "{}**n", "… + {} n"
+MOST_DEGREE = 3
 
 
 def law(points: Sequence[tuple[float, float]]) -> tuple[str, float, float, float]:
-    """The form of the law, and its exponent, base or slope with the interval of that."""
+    """The form of the law, and its exponent, base or first coefficient with the interval of that."""
+    if exact := polynomial(points):
+        degree, first = exact
+        form = POLYNOMIAL + (f"**{degree}" if degree > 1 else "")
+        return form, first, first, first
     n = np.array([setting for setting, _ in points])
     logarithms = np.array([math.log(operations) for _, operations in points])
-    left = {POWER: _unexplained(np.log(n), logarithms), EXPONENTIAL: _unexplained(n, logarithms)}
-    if min(left.values()) > NOTHING_LEFT:
-        left[LINE] = _unexplained_by_a_line(n, logarithms)
-    form = min(left, key=lambda form: left[form])
-    if form == EXPONENTIAL:
+    if _unexplained(n, logarithms) < _unexplained(np.log(n), logarithms):
         base, low, high = np.exp(slope(n, logarithms)).tolist()
-        return form, base, low, high
-    return form, *(slope(n, np.exp(logarithms)) if form == LINE else slope(np.log(n), logarithms))
+        return EXPONENTIAL, base, low, high
+    return POWER, *slope(np.log(n), logarithms)
+
+
+def polynomial(points: Sequence[tuple[float, float]]) -> tuple[int, float] | None:
+    """Degree and first coefficient of the polynomial on which all points lie, by divided differences, exactly.
+
+    One whose degree leaves no point to spare is none: some polynomial goes through any points.
+    """
+    settings = [Fraction(setting) for setting, _ in points]
+    column = [Fraction(operations) for _, operations in points]
+    for degree in range(min(MOST_DEGREE, len(points) - 2) + 1):
+        if len(set(column)) == 1:
+            return (degree, float(column[0])) if degree else None
+        ahead = degree + 1
+        column = [(column[i + 1] - column[i]) / (settings[i + ahead] - settings[i]) for i in range(len(column) - 1)]
+    return None
 
 
 def _unexplained(x: np.ndarray, y: np.ndarray) -> float:
@@ -92,13 +109,8 @@ def _unexplained(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.sum((y - slope(x, y)[0] * x) ** 2))
 
 
-def _unexplained_by_a_line(n: np.ndarray, logarithms: np.ndarray) -> float:
-    """What a line through the operations themselves leaves of their logarithms."""
-    if logarithms.max() > math.log(1e300):
-        return math.inf
-    operations = np.exp(logarithms)
-    line = operations.mean() + slope(n, operations)[0] * (n - n.mean())
-    return float(np.sum((logarithms - np.log(line)) ** 2)) if (line > 0).all() else math.inf
+def _interval(low: float, high: float) -> str:
+    return "exact" if low == high else f"{number(low)} … {number(high)}"
 
 
 COLUMNS = (
@@ -109,7 +121,7 @@ COLUMNS = (
     Column("from", lambda row: number(row["points"][0][0])),
     Column("to", lambda row: number(row["points"][-1][0])),
     Column("law", lambda row: row["law"]),
-    Column("interval", lambda row: f"{number(row['low'])} … {number(row['high'])}"),
+    Column("interval", lambda row: _interval(row["low"], row["high"])),
 )
 
 

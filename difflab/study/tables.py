@@ -105,8 +105,11 @@ COLUMNS = (
     Column("loss ops, tree", figure("loss_tree_ops"), ("swell",), narrow=False),
     Column("gradient ops, tree", figure("gradient_tree_ops"), ("swell",)),
     Column("gradient ops", figure("gradient_ops"), ("swell", "derivation")),
+    Column("graph nodes", figure("graph_nodes"), ("derivation",), narrow=False),
+    Column("graph ops", figure("graph_ops"), ("derivation",), narrow=False),
     Column("by SymPy's count", figure("gradient_sympy_ops"), ("derivation",), narrow=False),
     Column("own loss ops", figure("own_loss_ops"), ("derivation",), narrow=False),
+    Column("÷ loss", ratio("gradient_ops", "loss_ops"), ("swell",)),
     Column("÷ own loss", ratio("gradient_ops", "own_loss_ops"), ("derivation",)),
     Column("derive s", figure("derive_seconds"), ("derivation",)),
     Column("simplify s", figure("simplify_seconds"), ("derivation",), narrow=False),
@@ -177,14 +180,16 @@ LEGEND = {
         "share of the floor above 100."
     ),
     "loss ops, tree": (
-        "operations for one sample, where a sum or product of n terms counts n - 1, a power or function 1, a sign "
-        "nothing; tree: the expression written out; gradient ops: loss and gradient as the method computes them, "
-        "with what they share."
+        "operations for one sample, where a sum or product of n terms counts n - 1, a quotient, a power or a function "
+        "1, signs and choices nothing; tree: the expression written out; gradient ops: loss and gradient as the method "
+        "computes them, with what they share; ÷ loss: by the operations of the loss of the network as its program "
+        "computes it."
     ),
     "÷ own loss": (
         "own loss ops: operations of the loss alone as the method computes it; ÷ own loss: operations of loss and "
-        "gradient by these, 5 at most where sharing is kept [Baur, Strassen 1983]; by SymPy's count: the "
-        "same by count_ops, in which signs count and a quotient is one operation; derive, simplify, share, print, "
+        "gradient by these, 5 at most where sharing is kept [Baur, Strassen 1983]; graph: the derived expressions with "
+        "equal subexpressions as one node, before anything more is found in common; by SymPy's count: gradient ops by "
+        "count_ops, in which signs and choices count; derive, simplify, share, print, "
         "compile: seconds to differentiate, to simplify every derivative, to find common subexpressions, to write code "
         "and to load or compile it; source, code: bytes of the function for loss and gradient, and of what it is "
         "compiled to; derive MB, all MB: the most memory that the process had held after differentiating, and in all. "

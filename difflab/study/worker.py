@@ -20,12 +20,12 @@ from difflab import reference as references
 from difflab.backends import Backend, Refused
 from difflab.child import answers, end_with
 from difflab.derivation import forecasting
-from difflab.errors import LimitExceeded, means_out_of_memory
+from difflab.errors import LimitExceeded, Undecided, means_out_of_memory
+from difflab.memory import peak_bytes
 from difflab.network import MLP
 from difflab.peers import Handwritten, calls, handwritten
 from difflab.reference import Reference
 from difflab.study import provenance
-from difflab.study.accounts import peak_bytes
 from difflab.study.cells import OF_TIME, Cell, Task, cast, problem
 from difflab.study.declaration import build_backend
 from difflab.study.measures import (
@@ -188,6 +188,8 @@ def answer(request: Request) -> dict[str, Any]:
         row = {"status": "refused", "reason": error.reason}
     except LimitExceeded as error:
         row = {"status": error.status, "reason": str(error)}
+    except Undecided as error:
+        row = {"status": "undecided", "reason": str(error)}
     except Exception as error:
         row = {"status": "crashed", "reason": f"{type(error).__name__}: {error}"}
         if _is_of_memory(error):

@@ -12,7 +12,8 @@ from difflab.study.measures.subject import Subject
 STAGES = ("derive", "simplify", "cse", "codegen", "compile", "count")
 FACTS = (
     *(f"{stage}_{figure}" for stage in STAGES for figure in ("seconds", "peak_bytes")),
-    *("gradient_ops", "gradient_tree_ops", "gradient_sympy_ops", "source_bytes", "code_bytes"),
+    *("gradient_ops", "gradient_tree_ops", "graph_nodes", "graph_ops", "gradient_sympy_ops"),
+    *("source_bytes", "code_bytes"),
 )
 
 
