@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from threading import Lock
 from types import TracebackType
@@ -19,6 +20,14 @@ class OneThread:
     def __init__(self) -> None:
         self._lock, self._inside = Lock(), 0
         self._limit: Any = None
+        os.register_at_fork(after_in_child=self._leave)
+
+    def _leave(self) -> None:
+        """Threads that were inside do not come along when a process is forked."""
+        self._lock = Lock()
+        if self._inside:
+            self._inside = 0
+            self._limit.restore_original_limits()
 
     @property
     def is_held(self) -> bool:

@@ -66,7 +66,10 @@ def register_activation(row: Activation) -> None:
         row = dataclasses.replace(row, expression=formula(row.expression, symbols))
     low, high = row.domain
     least, most = row.range
-    row = dataclasses.replace(row, kinks=tuple(row.kinks), domain=(low, high), range=(least, most))
+    known_values = tuple((at, value, slope) for at, value, slope in row.known_values)
+    row = dataclasses.replace(
+        row, kinks=tuple(row.kinks), domain=(low, high), range=(least, most), known_values=known_values
+    )
     check(row)
     _check_compiles(row)
     ACTIVATIONS[row.name] = row

@@ -147,6 +147,56 @@ def aims_table(committed: bool = True) -> str:
     return markdown(["network", "aim", "least", "largest", "reached"], lines) + "\n" + said
 
 
+MEDIANS_BEFORE = {"4-3-10": 2.31, "16-8-10": 1.82, "4-8-10": 1.97, "64-32-10": 1.78, "64-256-256-10": 2.12}
+"""Of the errors in ulp of float64 Backprop in the study ``headline``, before its kernels were compiled ones."""
+
+ASKED = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "erf")
+"""Functions of which 2 ulp were asked."""
+
+LARGEST = "784-1024-1024-10"
+
+
+def campaign(name: str) -> dict:
+    """The figures that a campaign left."""
+    return json.loads((ROOT / "results" / "campaigns" / f"{name}.json").read_bytes())["figures"]
+
+
+def other_aims_table(committed: bool = True) -> str:
+    """What else was aimed at, and what became of it."""
+    speed = [row for row in recorded_rows("speed", committed) or [] if row["method"].startswith("Backprop(")]
+    headline = [row for row in recorded_rows("headline", committed) or [] if row["method"] == "Backprop('float64')"]
+    if not speed or not headline:
+        return NOT_MEASURED
+    speed = [row for row in speed if row["status"] == "ok"]
+    costs, functions = campaign("costs"), campaign("vector_math")
+    calls = [call["bound_microseconds"] - call["nothing_microseconds"] for call in costs["call"].values()]
+    errors = [found["error_ulp"] for of in functions.values() for name, found in of.items() if name in ASKED]
+    medians = {row["network"]: row["error_ulp_median"] for row in headline if row["network"] in MEDIANS_BEFORE}
+    worse = [name for name, median in medians.items() if round(median, 2) > MEDIANS_BEFORE[name]]
+    rows = [
+        (
+            f"share of the roofline, {names.layer_words({'network': LARGEST})[0]} batch 1024, %",
+            "90 or more",
+            [100 * row["roofline_fraction"] for row in speed if row["network"] == LARGEST and row.get("hvp_seconds")],
+        ),
+        ("gradient ÷ own loss", "3 or less", [row["gradient_seconds"] / row["primal_seconds"] for row in speed]),
+        (
+            "Hessian-vector product ÷ gradient",
+            "4 or less",
+            [row["hvp_seconds"] / row["gradient_seconds"] for row in speed if row.get("hvp_seconds")],
+        ),
+        ("a bound call beyond its arithmetic, µs", "1 or less", calls),
+        ("second process to its first gradient, s", "1 or less", [costs["second_process"]["first_gradient_seconds"]]),
+        (f"largest errors of {', '.join(ASKED)}, ulp", "2 or less, tanh 2.5", errors),
+        ("functions, ns an element", "1 or less", [found["nanoseconds"] for found in costs["functions"].values()]),
+        ("the C library's ÷ these", "3 or more", [found["ratio"] for found in costs["functions"].values()]),
+    ]
+    lines = [[what, aimed, _from_to(figures)] for what, aimed, figures in rows]
+    said = ", ".join(f"{name} from {MEDIANS_BEFORE[name]:g} to {medians[name]:.3g}" for name in worse) or "none"
+    of = f"Of {len(medians)} median errors in ulp of the study `headline`, those larger than before: {said}.\n"
+    return markdown(["what", "aim", "reached"], lines) + "\n" + of
+
+
 def _from_to(figures: list[float]) -> str:
     """The least and the largest."""
     return f"{columns.number(min(figures))} … {columns.number(max(figures))}" if figures else columns.MISSING
@@ -273,6 +323,7 @@ if __name__ == "__main__":
         "certified table": certified_table(committed=False),
         "peers table": peers_table(committed=False),
         "aims table": aims_table(committed=False),
+        "other aims table": other_aims_table(committed=False),
         "swell table": swell_table(committed=False),
         "support table": support_table(),
         "activation table": activation_table(),

@@ -29,9 +29,21 @@ def test_rules_are_counted_as_they_are_written(name, value, derivative):
 
 def test_a_gradient_costs_a_small_multiple_of_its_loss():
     """The cheap gradient principle: at most 5 times, in the operation model of Baur and Strassen 1983."""
-    for widths in ([64, 32, 10], [4, 8, 8, 3], [64, *[32] * 16, 10]):
+    for widths in PANEL:
         program = MLP.dense(widths, "relu").program
         assert 1 < sweep_operations(program) / primal_operations(program) < 5
+
+
+PANEL = [
+    [4, 8, 8, 3], [64, 32, 32, 10], [64, 32, 10], [64, *[32] * 16, 10], [784, 256, 128, 10], [784, 1024, 1024, 10],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("hidden", ["relu", "tanh", "softplus"])
+@pytest.mark.parametrize("widths", PANEL, ids=str)
+def test_a_gradient_of_the_networks_that_are_timed_costs_at_most_three_times_its_loss(widths, hidden):
+    program = MLP.dense(widths, hidden).program
+    assert sweep_operations(program) <= 3 * primal_operations(program)
 
 
 def test_backends_state_the_operations_they_take():

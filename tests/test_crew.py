@@ -242,15 +242,19 @@ def test_helpers_look_on_while_large_arguments_are_read():
     for prepared in (small, large):
         net = prepared.net
         prepared.value_and_gradient(np.zeros(net.n_params), np.zeros((33, net.n_inputs)), np.zeros(33, int))
-    first = [int(prepared._crew.of_helpers(layout.FIRST_LOOKS)[0]) for prepared in (small, large)]
+    first = [int(prepared._crew.of_helpers(layout.LOOKS)[0]) for prepared in (small, large)]
     assert first[1] - first[0] > large.net.n_params / 10
     crew = large._crew
     assert until(lambda: is_asleep(crew))
-    crew.of_helpers(layout.FIRST_LOOKS)[:] = 100 * PATIENCE
+    crew.of_helpers(layout.LOOKS)[:] = 100 * PATIENCE
     crew.wake(33)
     assert until(lambda: not is_asleep(crew))
     time.sleep(0.02)
     assert not is_asleep(crew)
+    net = large.net
+    large.value_and_gradient(np.zeros(net.n_params), np.zeros((33, net.n_inputs)), np.zeros(33, int))
+    time.sleep(0.02)
+    assert not is_asleep(crew)  # After a chunk as before it: the next call reads as many.
     assert until(lambda: is_asleep(crew))
 
 

@@ -167,6 +167,19 @@ def test_a_hessian_that_would_not_fit_is_refused_before_it_is_made(monkeypatch, 
     assert str(raised.value) == (expected if n > backprop.MAX_HESSIAN else "began")
 
 
+def test_a_derivative_that_nobody_wrote_is_no_number_if_asked_for(monkeypatch):
+    """Another rule in its place would pass for a Hessian; the check before it is taken away here."""
+    row = replace(ACTIVATIONS["tanh"], name="once", second_derivative=None)
+    monkeypatch.setitem(ACTIVATIONS, "once", row)
+    net = dl.MLP(2, [Dense(3, "once"), Dense(2)])
+    p = drawn(net)
+    with pytest.raises(ValueError, match="must have a second derivative for a Hessian"):
+        prepared(p).hvp(*p.arguments, p.theta_dot)
+    monkeypatch.setattr(backprop.PreparedBackprop, "_check_twice_differentiable", lambda self: None)
+    with pytest.raises(FloatingPointError):
+        prepared(p).hvp(*p.arguments, p.theta_dot)
+
+
 @each_dtype
 @each_small
 def test_the_gradient_is_the_certified_one(net, dtype):

@@ -343,6 +343,8 @@ def test_what_was_edited_since_the_process_began_is_not_kept(tmp_path, monkeypat
     assert not target._is_as_begun()
     monkeypatch.setattr(target, "BEGAN", source.stat().st_ctime + 1)
     assert target._is_as_begun()
+    source.unlink()
+    assert not target._is_as_begun()
 
 
 LOSSES: dict[str, Callable[[bytes], bytes]] = {

@@ -111,6 +111,8 @@ def ulp_of(truth: float, p: Precision) -> float:
 
 def error_ulp(name: str, p: Precision, x: Any, y: Any) -> float:
     """How many ulp y is from the function of x; infinity stands for the first number that is too large."""
+    if math.isnan(y):
+        return math.inf
     before, ctx.prec = ctx.prec, BITS
     try:
         truth = TRUTH[name](arb(float(x)))
@@ -529,6 +531,7 @@ def worst_float64(name: str) -> tuple[float, int]:
         truth = LONG[name](x.astype(np.longdouble))
         ulp = np.ldexp(np.longdouble(1), np.maximum(np.frexp(truth)[1] - 53, -1074))
         errors = abs((f(x) - truth) / ulp)
+        errors[np.isnan(errors)] = np.inf
         i = int(errors.argmax())
         found, n = max(found, (float(errors[i]), float(x[i]))), n + x.size
     return found[1], n

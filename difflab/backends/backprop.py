@@ -125,8 +125,9 @@ class PreparedBackprop(Prepared):
     ) -> tuple[float, np.ndarray]:
         """The loss of a batch and its gradient with respect to theta; as in the contract.
 
-        The compiled sweep looks at its arguments itself. Where it does not like what it sees, or finds, all is looked
-        at again at leisure: to say why, or because it was asked for.
+        The compiled sweep checks its arguments itself, and returns NaN for one that it does not take or a result that
+        is not finite. Then all is checked once more in Python, which raises the error or, as ``allow_nonfinite`` says,
+        does not.
         """
         if out is None:
             out = np.empty(self.net.n_params, self._dtype)
@@ -138,10 +139,9 @@ class PreparedBackprop(Prepared):
     def bound_to(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray | None = None) -> Bound:
         """Calls without arguments, at whatever these arrays hold by then: for loops where microseconds count.
 
-        Arguments are as for :meth:`value_and_gradient`. What is in the arrays is looked at by every call, what they are
-        only now: their memory must stay where it is, so they may not be resized. They are kept alive, and each call for
-        a gradient fills ``out``. All calls of one prepared network share its workspace, and are for one thread at a
-        time.
+        Arguments are as for :meth:`value_and_gradient`. Values are checked by every call; shapes, dtypes and layouts
+        only here, so the arrays may not be resized. They are kept alive, and each call for a gradient fills ``out``.
+        All calls of one prepared network share its workspace, and are for one thread at a time.
         """
         if out is None:
             out = np.empty(self.net.n_params, self._dtype)

@@ -24,7 +24,10 @@ def _select(conditions: list[Any], choices: list[Any], default: Any) -> Any:
 
 
 def _sqrt(z: Any) -> Any:
-    """NumPy's own takes no integer beyond 64 bits, as exact constants have; overflowed squares have no root."""
+    """NumPy's own takes no integer beyond 64 bits, as exact constants have.
+
+    Of a sum of squares that overflowed nothing is known: NaN says so, where infinity would make quotients zero.
+    """
     z = np.asarray(z, np.float64)
     return np.sqrt(np.where(np.isinf(z), np.nan, z))
 

@@ -29,8 +29,8 @@ class Way:
     ----------
     sharing : where subexpressions come to be shared. ``"none"``: every derivative is an expression by itself, a tree;
         ``"after"``: common subexpressions of all derivatives are found when these are there; ``"during"``: every
-        operation has a name and is differentiated by itself; ``"layerwise"``: so is every operation of a layer, by its
-        Jacobian.
+        operation on numbers has a name and is differentiated by itself; ``"layerwise"``: every operation of the program
+        is, its Jacobian being derived entry by entry, and Jacobians are chained.
     order : ``"reverse"`` or ``"forward"``, in which the last two apply the chain rule.
     simplification : what SymPy makes of the loss and of every derivative before common subexpressions are found:
         nothing, ``"factor_terms"``, ``"simplify"``, or ``"horner"``, polynomials in Horner's form.
@@ -39,8 +39,8 @@ class Way:
     Raises
     ------
     ValueError
-        If one is unknown, there is no chain rule to apply in forward order, or where every operation has a name, which
-        leaves nothing to simplify, and is differentiated by itself, which is no work for another engine.
+        If one is unknown; if the order is ``"forward"`` for the first two ways to share, which apply no chain rule; or
+        if there is a simplification or another engine for the last two, whose single operations leave nothing to it.
     """
 
     sharing: Sharing = "after"

@@ -27,7 +27,7 @@ def derived(
     lines = list[Step]()
     for symbol, expression in found:
         name, made = sympy.Symbol(str(symbol)), _back(expression, known)
-        if isinstance(made, Boolean):
+        if isinstance(made, Boolean):  # Which SymEngine's symbol for it, a number to SymPy, is compared with true.
             known[sympy.Eq(name, sympy.true)] = made
         else:
             known[name] = sympy.Symbol(f"{LETTER}{len(lines)}", real=True)

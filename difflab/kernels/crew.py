@@ -46,7 +46,7 @@ N_THREADS, FIXED, ENOUGH, N_HEAD = 0, 1, 2, 16
 """Words of a crew: threads with the one that calls, samples of every chunk or 0 where that depends on the batch, and
 samples that are worth a thread then."""
 
-OFFER, IS_AWAKE, IS_OVER, N_MADE, PLAN, SIZE, FIRST_LOOKS, N_SLOT = 0, 1, 2, 3, 4, 5, 6, 16
+OFFER, IS_AWAKE, IS_OVER, N_MADE, PLAN, SIZE, LOOKS, N_SLOT = 0, 1, 2, 3, 4, 5, 6, 16
 """Words of what each helper has in a crew, in cache lines of its own: what there is for it, whether it looks, whether
 it should end, how many chunks it has made, where the plan lies that it should run, of how many words, and how often it
 looks for the first one."""
@@ -159,21 +159,21 @@ def run_chunks(address, size, zero):
         for k in range(1, n):
             failed |= _settled(_slot(plan, k), zero)
         if failed:
-            raise ArithmeticError("a rule raised an error in one of several threads; use threads=1 to see which")
+            raise ArithmeticError("a rule raised an error; use threads=1 and mode='fast' to see which")
         for k in range(n):
             partner = _partner(plan, _number(first, k, threads))
             loss = loss + _add(plan, partner, zero) if first + k else reals(partner[LOSS_SUMS], 3)[2]
     reals(plan[LOSS_SUMS], 3)[2] = loss
 
 
-def help_out(slot, patience, zero):
-    """Run what is offered, until nothing was for so many looks; at first for more, while who calls reads arguments."""
+def help_out(slot, zero):
+    """Run what is offered, until nothing was for so many looks that who calls could have read its arguments."""
     store(slot + 8 * IS_AWAKE, 1)
-    looks, most = 0, max(patience, words(slot, N_SLOT)[FIRST_LOOKS])
-    while looks < most and load(slot + 8 * IS_OVER) == 0:
+    looks = 0
+    while looks < load(slot + 8 * LOOKS) and load(slot + 8 * IS_OVER) == 0:
         if load(slot + 8 * OFFER) == OFFERED and _taken(slot, zero):
             words(slot, N_SLOT)[N_MADE] += 1
-            looks, most = 0, patience
+            looks = 0
         wait(looks)
         looks += 1
     store(slot + 8 * IS_AWAKE, 0)
@@ -182,4 +182,4 @@ def help_out(slot, patience, zero):
 @cache
 def helpers_door(dtype: str) -> Any:
     """``help_out`` as Python calls it."""
-    return entry_point((int64, int64, NUMBERS[dtype]))(help_out)
+    return entry_point((int64, NUMBERS[dtype]))(help_out)

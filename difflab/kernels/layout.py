@@ -48,7 +48,8 @@ PRODUCT, RUN, CREW, PARTNERS, RESULT = range(35, 40)
 of the plans for chunks of samples; the word for what these add up to, or 0 for their losses alone."""
 
 HELD_X, HELD_GRADIENT, N_STATE = range(40, 43)
-"""Where the samples of a bound call begin, and its gradient: a run that ended with an error has moved on."""
+"""Where the samples of a bound call begin, and its gradient: a run advances its own addresses, and an error leaves them
+advanced."""
 
 FORWARD, TANGENT, REVERSE, REVERSE_TANGENT, INPUT, INPUT_WIDTH, OTHER, OUTPUT, WIDTH = range(9)
 """Words of a row: addresses of its rules, and columns of two inputs and of the value it makes."""

@@ -218,7 +218,10 @@ def _sources(package: Path) -> list[Path]:
 
 def _is_as_begun() -> bool:
     """Whether no source was edited since this process began to read: what it has may be older than what lies there."""
-    return all(max(file.stat().st_mtime, file.stat().st_ctime) < BEGAN - CLOCK for file in _sources(PACKAGE))
+    try:
+        return all(max(file.stat().st_mtime, file.stat().st_ctime) < BEGAN - CLOCK for file in _sources(PACKAGE))
+    except FileNotFoundError:
+        return False
 
 
 def _is_usable(directory: Path) -> bool:

@@ -16,8 +16,8 @@ from difflab.kernels.sweeps import TAKES_ALL
 
 
 PATIENCE = 1 << 16
-"""Looks for work until a thread goes to sleep, a millisecond or a few of them: to be woken takes longer than many
-chunks."""
+"""Looks for work until a thread goes to sleep, a millisecond or a few of them, beside those for what who calls reads
+before it offers any: to be woken takes longer than many chunks."""
 
 NUMBERS_A_LOOK = 8
 """Numbers that are read in the time of a look, at least."""
@@ -62,7 +62,7 @@ class Crew:
         """Have as many helpers look as there is something for in a batch."""
         if batch != self._batch:
             self._batch, self._needed = batch, min(self.chunks(batch) - 1, self._n_helpers)
-            self.of_helpers(crew.FIRST_LOOKS)[:] = (self._n_params + batch * self._n_given) // NUMBERS_A_LOOK + PATIENCE
+            self.of_helpers(crew.LOOKS)[:] = (self._n_params + batch * self._n_given) // NUMBERS_A_LOOK + PATIENCE
         if not self._needed:
             return
         if self._pid != os.getpid():
@@ -84,7 +84,7 @@ class Crew:
         for k in range(self._n_helpers):
             call: SimpleQueue = SimpleQueue()
             slot = self.words.ctypes.data + 8 * (crew.N_HEAD + crew.N_SLOT * k)
-            look = partial(self._help_out, slot, PATIENCE, self._zero)
+            look = partial(self._help_out, slot, self._zero)
             helper = Thread(target=_serve, args=(self.of_helpers(crew.IS_OVER), look, call), name=NAME, daemon=True)
             try:
                 helper.start()
@@ -99,7 +99,7 @@ NAME = "difflab"
 
 
 def _serve(is_over: np.ndarray, look: partial[None], call: SimpleQueue) -> None:
-    """The life of a helper; it keeps the words alive, and not the crew."""
+    """The life of a helper; it holds the words but not the crew, so that this can be collected."""
     while not is_over.any():
         call.get()
         while not call.empty():

@@ -108,6 +108,19 @@ _GELU_SLOPE_AROUND_ROOT = (
 )
 
 
+NAN = math.nan
+
+
+def unknown(z: float) -> float:
+    """In the place of a derivative that a row does not have: nothing that needs it may pass for a number."""
+    return NAN
+
+
+def unknown_of_both(z: float, p: float) -> float:
+    """The same where there is a parameter."""
+    return NAN
+
+
 def identity_value(z: float) -> float:
     return z
 

@@ -56,8 +56,8 @@ def seconds_to_prepare(row: Row) -> float | None:
     """Without counting operations, which is for the study alone; some libraries compile only at the first call."""
     if row.get("prepare_seconds") is None:
         return None
-    parts = [row.get(f"{stage}_seconds") for stage in ("derive", "compile")]
-    apart = sum(parts) if None not in parts else 0.0
+    parts = [row.get(f"{stage}_seconds") or 0.0 for stage in ("derive", "compile")]
+    apart = sum(parts) if all(parts) else 0.0
     return float(max(row["prepare_seconds"] - row.get("count_seconds", 0.0), apart))
 
 

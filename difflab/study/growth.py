@@ -48,9 +48,9 @@ class Law:
 
 
 def laws(rows: list[Row], name: str = "gradient_seconds") -> list[Law]:
-    """The laws of all families that are large enough, by method."""
+    """The laws of all families that are large enough, by method; rows that waited for other programs have no part."""
     found = []
-    for family in families([row for row in rows if row.get(name)]):
+    for family in families([row for row in rows if row.get(name) and not row.get("contended")]):
         if family.knob in KNOBS:
             for method, points in by_method(family, name).items():
                 if len(points) >= LEAST:

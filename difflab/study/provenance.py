@@ -34,6 +34,8 @@ PACKAGES = (
     "torch",
     "casadi",
     "autograd",
+    "symengine",
+    "pytensor",
 )
 SOURCE = Path(__file__).parents[2]
 """The checkout, where the package is used from one."""

@@ -166,7 +166,8 @@ LEGEND = {
         "order. gradient s: median of one gradient of the batch, the arguments being in the library's own arrays, "
         "Backprop with all its checks; ÷ primal: by the median of its own loss alone; ÷ backprop: median over the "
         "rounds of the method's time by that of Backprop, above 1 where Backprop is faster; interval: holds that "
-        f"median at {100 * CONFIDENCE:g} % [sign test], and a difference is claimed if it excludes 1 by more than "
+        f"median at {100 * CONFIDENCE:g} % [sign test] for these two processes, others of the same code being up to "
+        f"{100 * RESOLUTION:g} % apart, and a difference is claimed if it excludes 1 by more than "
         f"{100 * RESOLUTION:g} %; first call s: to prepare and differentiate once, the method's own library "
         "being loaded and its code compiled then, Python, NumPy and the kernels of Backprop being there from before; "
         "process: the most memory that the process held."
@@ -177,7 +178,7 @@ LEGEND = {
         "roofline: the same at the best rate of BLAS, for these products or for square ones of size 256, 512, 1024 or "
         "2048, or, if that takes longer, samples, parameters and gradient passing once between memory and processor; "
         "all take turns in one process. On several threads BLAS may be slower at small products than on one, and a "
-        "share of the floor above 100."
+        "share of the floor above 100; its threads rest between calls, to leave the cores to what is timed next."
     ),
     "loss ops, tree": (
         "operations for one sample, where a sum or product of n terms counts n - 1, a quotient, a power or a function "

@@ -35,7 +35,7 @@ from difflab.kernels.layout import (
 from difflab.kernels.loops import each
 from difflab.kernels.rules.rule import Kind, Rule
 from difflab.kernels.target import compiled, compiled_rule, within
-from difflab.primitives.activations import Activation
+from difflab.primitives.activations import Activation, unknown, unknown_of_both
 
 
 @cache
@@ -59,7 +59,7 @@ def _fixed(row: Activation, kind: Kind, number: Any) -> Rule:
     """Rules in the arithmetic of ``number``."""
     takes = row.parameter is not None
     value, slope = _of_both(row.value, takes, number), _of_both(row.derivative, takes, number)
-    curvature = _of_both(row.second_derivative or row.derivative, takes, number)
+    curvature = _of_both(row.second_derivative or (unknown_of_both if takes else unknown), takes, number)
 
     @within
     def set_value(i, z, a, p):
@@ -152,10 +152,10 @@ def reverse_tangent(row, state, zero):
 def _learnable(row: Activation) -> Rule:
     """All is found anew from z in reverse."""
     value, by_z = compiled_rule(row.value), compiled_rule(row.derivative)
-    by_p = compiled_rule(row.parameter_derivative or row.derivative)
-    by_zz = compiled_rule(row.second_derivative or row.derivative)
-    by_zp = compiled_rule(row.mixed_derivative or row.derivative)
-    by_pp = compiled_rule(row.parameter_second_derivative or row.derivative)
+    by_p = compiled_rule(row.parameter_derivative or unknown_of_both)
+    by_zz = compiled_rule(row.second_derivative or unknown_of_both)
+    by_zp = compiled_rule(row.mixed_derivative or unknown_of_both)
+    by_pp = compiled_rule(row.parameter_second_derivative or unknown_of_both)
 
     def forward_at_parameters(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)

@@ -1,0 +1,50 @@
+"""BLAS is held to one thread while anyone is inside, and let go by the last, also in a process that was forked then."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from difflab.blas import ONE_THREAD, _libraries
+
+
+def threads() -> list[int]:
+    return [library["num_threads"] for library in _libraries().info() if library["user_api"] == "blas"]
+
+
+def test_blas_has_one_thread_until_the_last_has_left():
+    before = threads()
+    with ONE_THREAD:
+        with ONE_THREAD:
+            assert set(threads()) <= {1}
+        assert set(threads()) <= {1}
+        assert ONE_THREAD.is_held
+    assert threads() == before
+    assert not ONE_THREAD.is_held
+
+
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+def test_a_process_that_was_forked_while_another_thread_was_inside_is_not():
+    """Nor does it wait for a lock that was held then."""
+    before, is_inside, may_leave = threads(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ONE_THREAD, ONE_THREAD._lock:
+            is_inside.set()
+            may_leave.wait(20)
+
+    other = threading.Thread(target=hold, daemon=True)
+    other.start()
+    assert is_inside.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        found = not ONE_THREAD.is_held and threads() == before
+        with ONE_THREAD:
+            found &= set(threads()) <= {1}
+        os._exit(0 if found and threads() == before else 1)
+    may_leave.set()
+    _, status = os.waitpid(pid, 0)
+    other.join(10)
+    assert status == 0
