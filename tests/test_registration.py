@@ -1,6 +1,7 @@
 """Activations of one's own: what is taken is right on every back-end, what is wrong is refused with its worst point."""
 
 import math
+from dataclasses import replace
 
 import naive
 import numpy as np
@@ -388,3 +389,11 @@ def slope_of_hypotenuse(z):
 def test_numbers_first_in_a_sum_are_no_obstacle(registered):
     registered(dl.Activation("hypotenuse", sympy.sqrt(1 + Z**2), hypotenuse, slope_of_hypotenuse))
     assert judged(dl.MLP.dense([2, 2, 2], hidden="hypotenuse"), dl.Symbolic())[0] < 1e-12
+
+
+def test_a_row_with_lists_in_it_is_compiled_as_any_other(registered):
+    rows = {name: list(value) for name, value in vars(CUBIC).items() if isinstance(value, tuple)}
+    registered(replace(CUBIC, name="listed", **rows | {"known_values": [[1.0, 1.0, 3.0]]}))
+    net = dl.MLP(1, [dl.Dense(2, "listed")], "squared_error")
+    value, _ = dl.value_and_gradient(net, np.ones(net.n_params), np.ones((1, 1)), np.zeros((1, 2)), dl.Backprop())
+    assert value == 64.0  # Both outputs are (1 + 1)**3, and half their squares add up.
