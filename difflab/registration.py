@@ -64,15 +64,15 @@ def register_activation(row: Activation) -> None:
     symbols = ("z", row.parameter) if row.parameter else ("z",)
     if not callable(row.expression) or hasattr(row.expression, "free_symbols"):
         row = dataclasses.replace(row, expression=formula(row.expression, symbols))
-    low, high = row.domain
-    least, most = row.range
-    known_values = tuple((at, value, slope) for at, value, slope in row.known_values)
-    row = dataclasses.replace(
-        row, kinks=tuple(row.kinks), domain=(low, high), range=(least, most), known_values=known_values
-    )
+    row = dataclasses.replace(row, **{name: _without_lists(value) for name, value in vars(row).items()})
     check(row)
     _check_compiles(row)
     ACTIVATIONS[row.name] = row
+
+
+def _without_lists(value: Any) -> Any:
+    """Tuples in the place of lists, in these too: rows are keys of tables."""
+    return tuple(map(_without_lists, value)) if isinstance(value, list | tuple) else value
 
 
 def _scalar_rules(row: Activation) -> list[Callable[..., float]]:
