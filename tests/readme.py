@@ -215,12 +215,13 @@ def swell_table(committed: bool = True) -> str:
         stopped = sum(row["status"] in ("timeout", "memory") for row in mine)
         trees = [row for row in counted if row.get("gradient_tree_ops")]
         figures = [
+            [row["gradient_ops"] / row["loss_ops"] for row in counted],
             [row["gradient_ops"] / row["own_loss_ops"] for row in counted],
-            [row["gradient_tree_ops"] / row["own_loss_ops"] for row in trees],
+            [row["gradient_tree_ops"] / row["loss_ops"] for row in trees],
             [forecasts.seconds_to_prepare(row) for row in counted],
         ]
         lines.append([f"`{method}`", f"{len(counted)} of {len(mine)}", *map(_from_to, figures), str(stopped)])
-    header = ["method", "networks", "operations ÷ loss", "as a tree ÷ loss", "seconds to prepare", "stopped"]
+    header = ["method", "networks", "operations ÷ loss", "÷ own loss", "as a tree ÷ loss", "seconds", "stopped"]
     return markdown(header, lines) + "\n" + recorded_machine("expression_swell", committed) + "\n"
 
 

@@ -75,9 +75,9 @@ def test_tables_of_studies_are_the_recorded_ones(name):
 
 
 def times_the_loss(method: str) -> list[float]:
-    """Operations of loss and gradient by those of the loss, of all recorded networks."""
+    """Operations of loss and gradient by those of the loss of the program, of all recorded networks."""
     rows = [row for row in recorded_rows("expression_swell", committed=False) if row["method"] == method]
-    return [row["gradient_ops"] / row["own_loss_ops"] for row in rows if row.get("own_loss_ops")]
+    return [row["gradient_ops"] / row["loss_ops"] for row in rows if row.get("own_loss_ops")]
 
 
 def test_what_is_said_of_expression_swell_is_in_the_record():
