@@ -15,8 +15,8 @@ NEVER = "never"
 LEGEND = (
     "gradients: how many of a batch, from which on deriving, compiling and evaluating takes less time in all than the "
     "other method does with its own preparation [(s - s') / (t' - t), s being the seconds to prepare and t those of a "
-    "gradient]; never: a gradient takes no less. Backprop takes turns with the expressions, its kernels being there; both "
-    "are called with all checks of their arguments."
+    "gradient]; never: a gradient takes no less. Backprop takes turns with the expressions, its kernels being there; "
+    "both are called with all checks of their arguments."
 )
 
 
