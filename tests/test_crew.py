@@ -183,7 +183,7 @@ def test_an_error_in_a_rule_is_one_of_the_call_whoever_made_the_chunk(monkeypatc
     bad[sample] = 1e6 * np.sign(theta[:2])
     expected = dl.Backprop().prepare(net).value_and_gradient(theta, x, y)
     for _ in range(3):
-        with pytest.raises((ArithmeticError, ValueError), match="rule raised an error in one of several|planted"):
+        with pytest.raises((ArithmeticError, ValueError), match="a rule raised an error|planted"):
             prepared.value_and_gradient(theta, bad, y)
         value, gradient = prepared.value_and_gradient(theta, x, y)
         assert value == pytest.approx(expected[0], rel=1e-13)

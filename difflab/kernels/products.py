@@ -27,7 +27,10 @@ HEIGHTS = (6, 4, 2, 1)
 
 ROWS = HEIGHTS[0]
 
-_LANES = 128 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 64
+IS_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+"""Whether vectors are of 512 bits."""
+
+_LANES = 128 if IS_WIDE else 64
 
 WIDTHS = {item: (_LANES // item, _LANES // item // 2, _LANES // item // 4, 2, 1) for item in (8, 4)}
 """Columns of such tiles, by the bytes of a number: two vectors of the processor, and what is left over."""
@@ -82,6 +85,9 @@ def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, rows
         mask = ir.Constant(ir.VectorType(ir.IntType(32), width), None)
         return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), mask)
 
+    with builder.if_then(builder.icmp_signed(">=", terms, ir.Constant(word, FAR))):
+        for i in range(rows):
+            _prefetch(builder, at(out, out_row, i), width * context.get_abi_sizeof(number))
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
     for each in sums:
         builder.store(ir.Constant(vector, None), each)
@@ -101,6 +107,23 @@ def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, rows
             builder.store(builder.fadd(load(at(start, start_row, i), vector), builder.load(each)), each)
     for i, each in enumerate(sums):
         builder.store(builder.load(each), builder.inttoptr(at(out, out_row, i), vector.as_pointer()), align=align)
+
+
+FAR = 64
+"""Terms from which on a tile's place is fetched before they are gone through: of a large result it lies far away."""
+
+LINE = 64
+"""Bytes that come from memory at once."""
+
+
+def _prefetch(builder: Any, address: Any, size: int) -> None:
+    """Have so many bytes brought into the first cache, which will be written."""
+    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), (byte, flag, flag, flag))
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    how = [ir.Constant(flag, n) for n in (1, 3, 1)]
+    for offset in range(0, size, LINE):
+        builder.call(prefetch, [builder.inttoptr(builder.add(address, ir.Constant(address.type, offset)), byte), *how])
 
 
 def _fused(module: Any, vector: Any) -> Any:
@@ -368,7 +391,7 @@ def in_plain_python() -> Any:
 
 def most_own_terms(item: int) -> int:
     """Up to so many products of numbers of so many bytes, gradients by own loops take no longer than those by BLAS."""
-    return 1 << 25 if item == 8 else 1 << 28
+    return 1 << 25 if item == 8 or IS_WIDE else 1 << 28
 
 
 @cache
