@@ -22,6 +22,7 @@ from readme import (
     certified_table,
     code_blocks,
     example_output,
+    forecasts_kept,
     headline_table,
     initialisation_table,
     loss_table,
@@ -65,6 +66,7 @@ TABLES = {
     "other aims table": other_aims_table,
     "peers table": peers_table,
     "aims table": aims_table,
+    "forecasts kept": forecasts_kept,
     "swell table": swell_table,
 }
 
