@@ -260,6 +260,28 @@ def test_helpers_look_on_while_large_arguments_are_read():
 
 @compiled_only
 @shared_at_once
+def test_helpers_that_are_about_to_sleep_look_on_for_the_next_call():
+    """Once they slept while it read its arguments, and it did everything alone."""
+    prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
+    prepared.value_and_gradient(*problem("smooth", 33, "float64"))
+    crew = prepared._crew
+    assert until(lambda: is_asleep(crew))
+    crew.of_helpers(layout.LOOKS)[:] = 200 * PATIENCE
+    crew.wake(33)
+    assert until(lambda: not is_asleep(crew))
+    started = time.monotonic()
+    assert until(lambda: is_asleep(crew))
+    patience = time.monotonic() - started
+    crew.wake(33)
+    assert until(lambda: not is_asleep(crew))
+    for _ in range(5):
+        time.sleep(0.5 * patience)
+        assert not is_asleep(crew)
+        crew.wake(33)
+
+
+@compiled_only
+@shared_at_once
 def test_derivatives_that_are_not_shared_wake_nobody():
     prepared = dl.Backprop(threads=2).prepare(NETS["smooth"])
     theta, x, _ = problem("smooth", 700, "float64")

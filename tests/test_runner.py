@@ -17,7 +17,7 @@ from difflab import MLP, Backprop, FiniteDifference, reference_gradient
 from difflab.errors import MissingExtra, Undecided
 from difflab.kernels import target
 from difflab.memory import peak_bytes
-from difflab.peers import Jacobi
+from difflab.peers import Jacobi, Pytensor
 from difflab.study import names, runner, tables, worker
 from difflab.study.cells import cells, certified_task, key, problem
 from difflab.study.measures import accuracy
@@ -562,3 +562,10 @@ def test_a_library_that_is_missing_is_a_row_that_says_how_to_install_it(tmp_path
     row = worker.run_cell(cell, tmp_path / "reference.npz")
     assert row["status"] == "refused"
     assert row["reason"].endswith("pip install 'difflab[estimates]'")
+
+
+def test_what_is_not_there_has_no_code_to_compile(tmp_path, monkeypatch):
+    """Its cell says so by itself."""
+    monkeypatch.setattr(Pytensor, "module", "no_such_module")
+    (cell,) = cells(read_study(declare(tmp_path, 'name = "pytensor"', measures=("speed",))))
+    assert runner._compiled_for(cell) == []

@@ -62,11 +62,13 @@ class Crew:
         """Have as many helpers look as there is something for in a batch."""
         if batch != self._batch:
             self._batch, self._needed = batch, min(self.chunks(batch) - 1, self._n_helpers)
-            self.of_helpers(crew.LOOKS)[:] = (self._n_params + batch * self._n_given) // NUMBERS_A_LOOK + PATIENCE
+            numbers = 2 * (self._n_params + batch * self._n_given)  # Of a direction as many are read.
+            self.of_helpers(crew.LOOKS)[:] = numbers // NUMBERS_A_LOOK + PATIENCE
         if not self._needed:
             return
         if self._pid != os.getpid():
             self._start()
+        self.of_helpers(crew.N_CALLS)[:] += 1
         for is_awake, call in zip(self.of_helpers(crew.IS_AWAKE)[: self._needed], self._calls, strict=False):
             if not is_awake:
                 call.put(None)

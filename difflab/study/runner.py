@@ -207,6 +207,8 @@ def _compilation(backend: dict[str, Any], cell: Cell) -> str:
 def _compiled_for(cell: Cell) -> list[dict[str, Any]]:
     """Declarations of the back-ends whose kernels a cell runs: its own, and backprop where it is held against that."""
     own = build_backend(cell.backend)
+    if own.unsupported(cell.task.network.build()):
+        return []
     if "contest" in cell.measures:
         return [contest.rival(own)] if contest.unfit(own) is None else []
     takes_backprop = "agreement" in cell.measures or ("speed" in cell.measures and speed.takes_backprop(own))
