@@ -48,8 +48,8 @@ samples that are worth a thread then."""
 
 OFFER, IS_AWAKE, IS_OVER, N_MADE, PLAN, SIZE, LOOKS, N_CALLS, N_SLOT = 0, 1, 2, 3, 4, 5, 6, 7, 16
 """Words of what each helper has in a crew, in cache lines of its own: what there is for it, whether it looks, whether
-it should end, how many chunks it has made, where the plan lies that it should run, of how many words, how often it looks
-for something, and how many calls there were that may have some."""
+it should end, how many chunks it has made, where the plan lies that it should run, of how many words, how often it
+looks for something, and how many calls there were that may have some."""
 
 NOTHING, FAILED, OFFERED, TAKEN = range(4)
 """What there is for a helper; nothing, but after an error."""
@@ -167,8 +167,7 @@ def run_chunks(address, size, zero):
 
 
 def help_out(slot, zero):
-    """Run what is offered, until nothing was since the last call, for so many looks that it could have read its
-    arguments."""
+    """Run what is offered, until nothing was since the last call for so many looks that it has read its arguments."""
     store(slot + 8 * IS_AWAKE, 1)
     looks, calls = 0, load(slot + 8 * N_CALLS)
     while looks < load(slot + 8 * LOOKS) and load(slot + 8 * IS_OVER) == 0:
