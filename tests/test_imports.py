@@ -36,7 +36,7 @@ LAYERS = (
 """Lower first; a module imports from lower layers or its own package. ``difflab`` stands for its public names."""
 
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
-FREE = ("began", "blas", "child", "errors", "files", "datasets", "documents", "loading")
+FREE = ("began", "blas", "child", "errors", "files", "datasets", "documents", "loading", "memory")
 """They import nothing of ours but ``errors``, and anyone may import them."""
 
 SHARED_BY_BACKENDS = ("arguments", "contract")
@@ -250,6 +250,7 @@ PLANTED = [
     ("through_the_wall", "difflab/study/worker.py", "def f():\n    from jacobi import jacobi"),
     ("through_the_wall", "difflab/peers/torch.py", "def f():\n    import jax.numpy"),
     ("through_the_wall", "difflab/peers/jax.py", "import torch"),
+    ("through_the_wall", "difflab/peers/torch.py", "import pytensor.tensor"),
     ("through_the_wall", "difflab/study/contender.py", "def f():\n    import casadi"),
     ("through_the_wall", "difflab/peers/handwritten.py", "import autograd.numpy"),
     ("through_the_wall", "difflab/derivation/expressions.py", "import symengine"),
