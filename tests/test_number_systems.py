@@ -264,4 +264,12 @@ def test_tree_sizes_follow_the_convention_of_one_operation_each():
     assert (-TreeSize(2)).operations == 2
     assert (TreeSize(2) - 0).operations == 2
     assert (TreeSize(2) / 2).operations == 3
-    assert (TreeSize(2) / TreeSize(2)).operations == 6
+    assert (TreeSize(2) / TreeSize(2)).operations == 5
+    reciprocal = 1 / TreeSize(2)
+    assert reciprocal.operations == 3
+    assert (TreeSize(2) * reciprocal).operations == (reciprocal * TreeSize(2)).operations == 5
+    assert (reciprocal * reciprocal).operations == 6
+    assert (TreeSize(1) * (reciprocal * reciprocal)).operations == 7
+    assert (reciprocal**2).operations == 3
+    assert (TreeSize(2) / reciprocal).operations == 5
+    assert (2 / TreeSize(2) * TreeSize(2)).operations == 6

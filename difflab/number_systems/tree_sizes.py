@@ -14,24 +14,54 @@ class TreeSize:
     """The operation count of an expression written out as a tree, without writing it out.
 
     The convention is that of :mod:`difflab.counting`. Integers are exact at any size.
+
+    Attributes
+    ----------
+    is_reciprocal : whether it is one by something: a factor beside it makes that a quotient, which is one operation.
     """
 
-    __slots__ = ("operations",)
+    __slots__ = ("is_reciprocal", "operations")
 
-    def __init__(self, operations: int = 0) -> None:
+    def __init__(self, operations: int = 0, is_reciprocal: bool = False) -> None:
         self.operations = operations
+        self.is_reciprocal = is_reciprocal
 
     def _join(self, other: object) -> TreeSize:
         if isinstance(other, np.ndarray):
             return NotImplemented
         return TreeSize(self.operations + 1 + (other.operations if isinstance(other, TreeSize) else 0))
 
-    __add__ = __radd__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __truediv__ = __rtruediv__ = _join
+    __add__ = __radd__ = __rsub__ = _join
 
     def __sub__(self, other: object) -> TreeSize:
         if isinstance(other, np.ndarray):
             return NotImplemented
         return self if isinstance(other, int) and other == 0 else self._join(other)
+
+    def __mul__(self, other: object) -> TreeSize:
+        if isinstance(other, np.ndarray):
+            return NotImplemented
+        of_other = isinstance(other, TreeSize) and other.is_reciprocal
+        made = self._join(other).operations - (self.is_reciprocal or of_other)
+        return TreeSize(made, self.is_reciprocal and of_other)
+
+    __rmul__ = __mul__
+
+    def __pow__(self, other: object) -> TreeSize:
+        """The sign of a power is no operation."""
+        if isinstance(other, np.ndarray):
+            return NotImplemented
+        return TreeSize(self._join(other).operations - self.is_reciprocal)
+
+    def __truediv__(self, other: object) -> TreeSize:
+        """By a reciprocal, a product."""
+        if isinstance(other, np.ndarray):
+            return NotImplemented
+        by_reciprocal = isinstance(other, TreeSize) and other.is_reciprocal
+        return TreeSize(self._join(other).operations - by_reciprocal, self.is_reciprocal)
+
+    def __rtruediv__(self, other: object) -> TreeSize:
+        return TreeSize(self.operations + 1, isinstance(other, int) and other == 1)
 
     def __neg__(self) -> TreeSize:
         return self
@@ -46,8 +76,8 @@ class TreeSizes(Exact):
     def matmul(self, a: Array, b: Array) -> Array:
         """The sizes of the sums of products, without forming a product."""
         inner = a.shape[1]
-        sizes = _operations(a).sum(axis=1)[:, None] + _operations(b).sum(axis=0) + inner + (inner - 1)
-        return np.frompyfunc(TreeSize, 1, 1)(sizes)
+        rows, columns = (_as_factor(a).sum(axis=1), _as_factor(b).sum(axis=0))
+        return np.frompyfunc(TreeSize, 1, 1)(rows[:, None] + columns + inner + (inner - 1))
 
     def sum(self, z: Array) -> Array:
         return reduce(operator.add, np.moveaxis(z, -1, 0))
@@ -55,7 +85,8 @@ class TreeSizes(Exact):
     exp = elementwise(lambda z: TreeSize(z.operations + 1))
     sqrt = log = sin = cos = tanh = erfc = exp
     expm1 = elementwise(lambda z: TreeSize(z.operations + 2))
-    expit = log1pexp = elementwise(lambda z: TreeSize(z.operations + 3))
+    expit = elementwise(lambda z: TreeSize(z.operations + 3, is_reciprocal=True))
+    log1pexp = elementwise(lambda z: TreeSize(z.operations + 3))
     xlogx = elementwise(lambda z: TreeSize(2 * z.operations + 2))
     positive_part = negative_part = elementwise(lambda z: z)
 
@@ -65,3 +96,5 @@ class TreeSizes(Exact):
 
 
 _operations = elementwise(operator.attrgetter("operations"))
+_as_factor = elementwise(lambda z: z.operations - z.is_reciprocal)
+"""Of a factor beside one that is no reciprocal."""
