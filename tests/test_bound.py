@@ -169,7 +169,7 @@ def test_after_an_error_in_a_rule_they_begin_at_their_arrays_again(monkeypatch, 
     value, gradient = prepared.value_and_gradient(theta, x, y)
     for call in (bound.value, bound.value_and_gradient):
         x[2500] = 1e6 * np.sign(theta[:2])
-        with pytest.raises((ArithmeticError, ValueError), match="rule raised an error in one of several|planted"):
+        with pytest.raises((ArithmeticError, ValueError), match="a rule raised an error|planted"):
             call()
         x[2500] = good
         assert bound.value() == pytest.approx(value, rel=1e-13)
