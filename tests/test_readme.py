@@ -301,13 +301,8 @@ def test_recorded_backprop_takes_at_most_twice_the_time_of_handwritten_numpy():
 def test_the_bound_of_cheap_gradients_is_kept_wherever_times_are_recorded():
     rows = [row for row in recorded_rows("speed") if row["method"].startswith("Backprop(") and row["status"] == "ok"]
     assert len(rows) > 100
-    ratios = [row["gradient_seconds"] / row["primal_seconds"] for row in rows]
-    beyond, said = (
-        sum(ratio > 3 for ratio in ratios),
-        re.search(r"in all but (\d+) of (\d+) cells", TEXT.replace("\n", " ")),
-    )
-    assert list(map(int, said.groups())) == [beyond, len(rows)]
-    assert beyond <= 0.02 * len(rows)
+    assert re.search(rf"in all {len(rows)} cells", TEXT.replace("\n", " "))
+    assert max(row["gradient_seconds"] / row["primal_seconds"] for row in rows) <= 3
     assert max(row["hvp_seconds"] / row["gradient_seconds"] for row in rows if row.get("hvp_seconds")) <= 4
 
 
