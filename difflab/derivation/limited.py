@@ -107,7 +107,7 @@ def generated_within(
     raise RuntimeError(f"expressions must be derived and compiled, got {answer.reason[:500]}")
 
 
-XCPU = 24
+XCPU = signal.SIGXCPU
 """The signal of a process that has used up its processor time."""
 
 

@@ -74,7 +74,7 @@ def _law(rows: list[Row], figure: str) -> CostLaw | None:
     """By largest likelihood in logarithms; None of too few cases.
 
     Cells that met their limit of time took at least that: left out, they would make the law one of survivors
-    [Tobin 1958]. The deviation is that of least squares, as if there were no such cells beside those that ended.
+    [Tobin 1958]. Count, centre and scatter, by which the interval widens, are those of the cells that ended.
     """
     from scipy.stats import t
 
