@@ -16,7 +16,8 @@ import difflab as dl
 
 
 KERNELS = (
-    *("flags", "vector_math", "elementary", "target", "layout", "loops", "atomic", "products", "rules.rule"),
+    *("flags", "vector_math", "elementary", "target", "layout", "loops", "atomic", "blas_products", "products"),
+    "rules.rule",
     *(
         "rules.linear",
         "rules.activation",
@@ -27,7 +28,7 @@ KERNELS = (
         "rules.label_smoothing",
     ),
     *("rules.loss", "rules.maxout", "rules.multiply", "rules.penalty", "rules.softmax", "rules"),
-    *("admission", "sweeps", "crew", "threads", "plans"),
+    *("admission", "sweeps", "crew", "threads", "addresses", "tables", "plans"),
 )
 """Where faults are planted, each after those that it imports."""
 

@@ -36,7 +36,7 @@ LAYERS = (
 """Lower first; a module imports from lower layers or its own package. ``difflab`` stands for its public names."""
 
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
-FREE = ("began", "blas", "child", "errors", "files", "datasets", "documents", "loading", "memory")
+FREE = ("began", "blas", "blas_libraries", "child", "errors", "files", "datasets", "documents", "loading", "memory")
 """They import nothing of ours but ``errors``, and anyone may import them."""
 
 SHARED_BY_BACKENDS = ("arguments", "contract")

@@ -8,7 +8,8 @@ import pytest
 
 from difflab.kernels import loops, vector_math
 from difflab.kernels.flags import ENTERED
-from difflab.kernels.loops import each
+from difflab.kernels.loops import each, with_widest_vectors
+from difflab.kernels.products import IS_WIDE
 from difflab.kernels.target import within
 
 
@@ -55,3 +56,25 @@ def divisions(vectors: int, monkeypatch: pytest.MonkeyPatch) -> int:
 @compiled_only
 def test_two_vectors_are_under_way_and_without_the_hint_one(monkeypatch):
     assert divisions(2, monkeypatch) >= 2 * divisions(1, monkeypatch) > 0
+
+
+def plain_loop(x, out):
+    for i in range(x.size):
+        out[i] = x[i] * x[i]
+
+
+def plain_loop_with_widest_vectors(x, out):
+    with_widest_vectors()
+    for i in range(x.size):
+        out[i] = x[i] * x[i]
+
+
+@compiled_only
+@pytest.mark.skipif(not IS_WIDE, reason="the processor has no vectors of 512 bits")
+def test_vectors_are_as_wide_as_the_processors_where_it_is_said_and_half_where_not():
+    def uses_512_bits(function):
+        kernel = numba.njit("void(float64[::1], float64[::1])", **ENTERED)(function)
+        return "zmm" in "".join(kernel.inspect_asm().values())
+
+    assert uses_512_bits(plain_loop_with_widest_vectors)
+    assert not uses_512_bits(plain_loop)

@@ -220,8 +220,8 @@ WIDE = [dl.Dense(8, "tanh"), dl.Dense(8)]
 
 @pytest.mark.parametrize("layers", [WIDE, [*WIDE, dl.Dropout(0.5, seed=1)], [*WIDE, dl.BatchNorm()]], ids=str)
 def test_blas_has_one_thread_from_the_first_product_that_may_be_its_own(monkeypatch, layers):
-    monkeypatch.setattr(plans, "most_own_terms", lambda item: 64 * 20)
-    prepared, held = dl.Backprop().prepare(net := dl.MLP(8, layers)), []
+    monkeypatch.setattr(plans, "most_own_terms", lambda item, library: 64 * 20)
+    prepared, held = dl.Backprop(blas="scipy").prepare(net := dl.MLP(8, layers)), []
     swept = prepared._swept
 
     def noting(*given, **words):
@@ -237,8 +237,8 @@ def test_blas_has_one_thread_from_the_first_product_that_may_be_its_own(monkeypa
 
 @pytest.mark.parametrize("batch", [20, 21])
 def test_sweeps_that_are_one_call_hold_back_the_threads_of_blas_as_well(monkeypatch, batch):
-    monkeypatch.setattr(plans, "most_own_terms", lambda item: 64 * 20)
-    prepared, held = dl.Backprop().prepare(net := dl.MLP(8, WIDE)), []
+    monkeypatch.setattr(plans, "most_own_terms", lambda item, library: 64 * 20)
+    prepared, held = dl.Backprop(blas="scipy").prepare(net := dl.MLP(8, WIDE)), []
     arguments = naive.random_problem(net, np.random.default_rng(0), batch)
     expected = dl.Backprop(mode="reproducible").prepare(net).value_and_gradient(*arguments)
     prepared.value_and_gradient(*arguments)

@@ -39,10 +39,12 @@ def test_faults_are_planted_into_all_that_a_sweep_is_made_of():
 
 WEIGHT = "    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps, zero)\n"
 COTANGENT = "        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps, zero)\n"
-INPUT_KEPT = "place(state, BARS, row[INPUT]), row[KEEPS] & KEEPS_INPUT != 0"
+INPUT_KEPT = "place(state, BARS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0"
 ACTIVATION_KEPT = "    if row[KEEPS] & KEEPS_INPUT != 0:\n        for i in range(slopes.size):\n            z_bar[i] +="
 BIAS_KEPT = "if state[IS_FIRST] != 0 and row[KEEPS] & KEEPS_SECOND == 0:"
 BITS = "row[KEEPS] |= bit if value in begun else 0"
+FREE_ROOM = "all(b + width <= room.start or room.stop <= b for room in taken)"
+READ = "if number in self.of or OPERATIONS[step.operation].is_total:"
 EDITS: dict[str, Edit] = {
     "rule off by 0.1 %": ("z_bar[i] = a_bar[i] * slopes[i]", "z_bar[i] = a_bar[i] * slopes[i] * 1.001"),
     "transposed weight": ("z_bar, 0, weight, 0, batch, m, n", "z_bar, 0, weight, 1, batch, m, n"),
@@ -137,6 +139,11 @@ PART = "part = slice(parameter.offset, parameter.offset + parameter.size"
 OVERLAP = "a.start < b.stop and b.start < a.stop"
 READERS = " and _is_needed(step.inputs[0], program, choice)"
 RULE_FAULTS: dict[str, tuple[str, Edit]] = {
+    "cotangents in the room of others": ("add", (FREE_ROOM, "True")),
+    "room of a cotangent given back before it is read": (
+        "add",
+        (READ, f"{READ}\n{' ' * 16}self._taken.pop(number, None)"),
+    ),
     "shared weight overwritten": ("affine", (WEIGHT_KEPT, "keeps = begun")),
     "shared bias overwritten": ("affine", (BIAS_KEPT, "if state[IS_FIRST] != 0:")),
     "shared parameters taken for two": ("affine", (OVERLAP, "False")),
@@ -254,12 +261,12 @@ ADVANCE = "plan[X] += n * plan[N_INPUTS] * plan[ITEM]"
 FIRST = "plan[IS_FIRST] = begin == 0 or plan[GRADIENT_STEP] != 0"
 LABELS = "            for k in range(n):\n                there[i, k] = 0\n"
 PENALTY_ONCE = "    if state[IS_FIRST] != 0:\n        weight = parameter("
-TILES = "range(0, plan[TOTAL], plan[TILE])"
+TILES = "range(0, plan[TOTAL], most)"
 TILE_FAULTS: dict[str, tuple[str, Edit]] = {
     "samples of the first tile for all": ("loss", (ADVANCE, "pass")),
     "samples of tiles overlap": ("loss", (ADVANCE, f"{ADVANCE} // 2")),
-    "part of a tile left out": ("loss", (TILES, "range(0, plan[TOTAL] - plan[TILE] + 1, plan[TILE])")),
-    "tile for all but the first left out": ("loss", (TILES, "range(plan[TILE], plan[TOTAL], plan[TILE])")),
+    "part of a tile left out": ("loss", (TILES, "range(0, plan[TOTAL] - most + 1, most)")),
+    "tile for all but the first left out": ("loss", (TILES, "range(most, plan[TOTAL], most)")),
     "every tile the first": ("loss", (FIRST, "plan[IS_FIRST] = 1")),
     "no tile the first": ("loss", (FIRST, "plan[IS_FIRST] = 0")),
     "weight of the last tile alone": ("loss", ("begun = state[IS_FIRST] == 0\n", "begun = False\n")),

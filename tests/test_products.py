@@ -16,6 +16,7 @@ import pytest
 from entered import entered
 from numba import types
 
+from difflab import blas_libraries
 from difflab.kernels import products
 from difflab.kernels.products import DEPTH, HEIGHT, HEIGHTS, WIDTHS, scratch_size
 
@@ -40,10 +41,17 @@ TURNS = list(product((False, True), repeat=2))
 MAKERS: dict[str, Callable[[int], Any]] = {
     "in order": lambda item: products.in_order(item, False).py_func,
     "in order, fused": lambda item: products.in_order(item, True).py_func,
-    "by BLAS": lambda item: products.by_blas(item).py_func,
+    "by BLAS": lambda item: products.by_blas(item, "scipy").py_func,
+    "by MKL": lambda item: products.by_blas(item, "mkl").py_func,
     "in plain Python": lambda item: products.in_plain_python(),
 }
 OWN = ("in order", "in order, fused")
+NEEDS_MKL = pytest.mark.skipif(blas_libraries.chosen("auto") != "mkl", reason="needs the extra [mkl]")
+
+
+each_maker = pytest.mark.parametrize(
+    "maker", [pytest.param(maker, marks=NEEDS_MKL if maker == "by MKL" else ()) for maker in MAKERS]
+)
 
 
 @cache
@@ -171,7 +179,7 @@ def test_longdouble_is_longer():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("maker", MAKERS)
+@each_maker
 def test_it_is_within_the_bound_of_a_product_of_rational_numbers(maker, dtype):
     g = given(Shape(9, 11, 13), dtype, "itself")
     error = np.abs(rational(made(maker, g)) - rational(g.before) - rational(g.left) @ rational(g.right))
@@ -180,7 +188,7 @@ def test_it_is_within_the_bound_of_a_product_of_rational_numbers(maker, dtype):
 
 @pytest.mark.parametrize("item", WIDTHS)
 def test_what_is_reproducible_is_in_order_and_not_fused(item):
-    assert products.product(item, True) is products.in_order(item, False).py_func
+    assert products.product(item, True, "scipy") is products.in_order(item, False).py_func
 
 
 # --- shapes
@@ -221,7 +229,6 @@ def cases(shapes: list[Shape]) -> list[tuple[Shape, str, tuple[bool, bool]]]:
     return [(shape, *kinds[i % len(kinds)]) for i, shape in enumerate(shapes)]
 
 
-each_maker = pytest.mark.parametrize("maker", MAKERS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
@@ -271,8 +278,8 @@ def test_random_shapes_are_right(maker, dtype):
 @each_dtype
 def test_the_faster_of_both_is_right_on_both_sides_of_its_limit(monkeypatch, dtype):
     limit = 9 * 20 * 30
-    monkeypatch.setattr(products, "most_own_terms", lambda item: limit)
-    faster = machine_code(products.product.__wrapped__(np.dtype(dtype).itemsize, False), dtype)
+    monkeypatch.setattr(products, "most_own_terms", lambda item, library: limit)
+    faster = machine_code(products.product.__wrapped__(np.dtype(dtype).itemsize, False, "scipy"), dtype)
     monkeypatch.setitem(globals(), "compiled", lambda maker, dtype: faster)
     for start, turns in product(STARTS[:4], TURNS):
         for shape in (Shape(9, 20, 30), Shape(9, 20, 31), Shape(limit, 1, 1), Shape(limit + 1, 1, 1)):

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 from numpy import ndarray
 
+from difflab import blas_libraries
 from difflab.backends.arguments import Arguments, checked, checked_like, no_targets
 from difflab.backends.contract import Backend, Prepared
 from difflab.blas import ONE_THREAD
@@ -59,23 +60,30 @@ class Backprop(Backend):
         is enough to do for them; other derivatives have one thread, and so have networks that couple samples or drop
         units. After a call they look for the next one for a millisecond or a few before they sleep.
     mode : ``"fast"``, or ``"reproducible"``: the same bits on every processor and with any number of threads.
+    blas : who makes large products in the fast mode: ``"scipy"``, ``"mkl"``, or ``"auto"``: MKL where it is installed.
     """
 
     dtype: str = "float64"
     threads: int = 1
     mode: Literal["fast", "reproducible"] = "fast"
+    blas: Literal["auto", "scipy", "mkl"] = "auto"
     name = "backprop"
     keeps_code = True
 
     def __post_init__(self) -> None:
         known(self.dtype, ("float64", "float32"), "dtype")
         known(self.mode, ("fast", "reproducible"), "mode")
+        known(self.blas, ("auto", *blas_libraries.LIBRARIES), "blas")
         if type(self.threads) is not int or self.threads < 1:
             raise ValueError(f"threads must be a whole number from 1, got {self.threads!r}")
 
     def __repr__(self) -> str:
-        """As all back-ends, but for the usual mode."""
-        return super().__repr__().replace(", 'fast'", "")
+        """As all back-ends, but for the usual mode and BLAS."""
+        return super().__repr__().replace(", 'fast'", "").replace(", 'auto'", "")
+
+    def unsupported(self, net: MLP) -> str | None:
+        """That MKL is asked for and not there."""
+        return blas_libraries.missing(self.blas)
 
     def _prepare(self, net: MLP) -> PreparedBackprop:
         return PreparedBackprop(net, self)
@@ -106,6 +114,7 @@ class PreparedBackprop(Prepared):
         self._layout, self._plans, self._sweeps, self._threads = layout, plans, sweeps, threads
         self._made: dict[tuple[Any, ...], Plan] = {}
         self._dtype = np.dtype(backend.dtype)
+        self._library = blas_libraries.chosen(backend.blas)
         self._doors: dict[str, dict[int, Any]] = {}
         self._words: dict[str, np.ndarray] = {}
         self.facts["gradient_ops"] = sweep_operations(net.program)
@@ -392,7 +401,7 @@ class PreparedBackprop(Prepared):
         """Samples from which a product may be one for BLAS, whose threads have to be held back then."""
         if self.backend.mode == "reproducible":
             return math.inf
-        return self._plans.samples_for_blas(self.net.program, self.backend.dtype)
+        return self._plans.samples_for_blas(self.net.program, self.backend.dtype, self._library)
 
     def _plan(
         self, kind: Kind, samples: int, program: Program | None = None, name: object = None, **choice: Any
@@ -401,7 +410,9 @@ class PreparedBackprop(Prepared):
         key = kind, name, program is None, *choice.items()
         plan = self._made.get(key)
         if plan is None or plan.samples not in (None, samples):
-            chosen = self._plans.Choice(kind, self.backend.dtype, self.backend.mode == "reproducible", **choice)
+            chosen = self._plans.Choice(
+                kind, self.backend.dtype, self.backend.mode == "reproducible", library=self._library, **choice
+            )
             program = program or self.net.program
             crew = self._crew if key == (kind, None, True) and kind in SWEEPS else None
             of_one = self._plans.workspace_bytes(program, chosen, samples)

@@ -2,7 +2,7 @@
 
 A state says where everything lies, as addresses. Values, cotangents and their tangents lie in workspaces of one layout:
 of a tile of n samples, the value that starts at column c is the block at entry n * c, in C order with samples as rows.
-Column 0 is x, which lies where the caller has it.
+Column 0 is x, which lies where the caller has it. Cotangents have columns of their own, as they share room in turn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ loss of the batch, and the limits of targets), and of room for one step."""
 
 Y, IS_CLASSES, OUTPUTS_BAR, OUTPUTS_DOT, OUTPUTS = range(15, 20)
 """Addresses of targets, of given cotangents and of wanted tangents of outputs, 0 where there are none; whether targets
-are indices of classes; the column of the outputs."""
+are indices of classes; the column of the outputs, or of their cotangents where those are given."""
 
 BATCH, IS_FIRST, PARTS, ITEM = range(20, 24)
 """Samples in the tile, whether it is the first, what the sum of losses is divided by, bytes of a number."""
@@ -54,7 +54,10 @@ advanced."""
 FORWARD, TANGENT, REVERSE, REVERSE_TANGENT, INPUT, INPUT_WIDTH, OTHER, OUTPUT, WIDTH = range(9)
 """Words of a row: addresses of its rules, and columns of two inputs and of the value it makes."""
 
-FIRST, SECOND, SIZE, CONSTANT, SLOPE, KEEPS, N_COLUMNS = range(9, 16)
+INPUT_BAR, OTHER_BAR, OUTPUT_BAR = range(9, 12)
+"""Columns of the cotangents of these three; -1 for one that has none."""
+
+FIRST, SECOND, SIZE, CONSTANT, SLOPE, KEEPS, N_COLUMNS = range(12, 19)
 """Offsets of two parameters in theta, the size of the last one, where constants start, the column for slopes, and which
 cotangents were begun before in a reverse sweep; -1 where there is none."""
 
@@ -219,8 +222,8 @@ def clear(numbers):
 
 @compiled
 def opened(row, state, part, at, bit, zero):
-    """The cotangents of an input, ready to be added to."""
-    width = row[INPUT_WIDTH] if at == INPUT else row[WIDTH]
+    """The cotangents of the input whose column is in the word ``at``, ready to be added to."""
+    width = row[INPUT_WIDTH] if at == INPUT_BAR else row[WIDTH]
     made = block(state, part, row[at], width, zero)
     if row[KEEPS] & bit == 0:
         clear(made)

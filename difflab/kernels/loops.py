@@ -30,6 +30,21 @@ def _hint(module: Any) -> Any:
 
 
 @intrinsic
+def with_widest_vectors(typing):
+    """Have the loops of the compiled function that calls this use vectors as wide as the processor's.
+
+    Of 512 bits LLVM uses half, as the first processors that had them became slower for it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # Past the names that llvmlite knows of, as it has none for this one.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return types.none(), generate
+
+
+@intrinsic
 def _each(typing, body, size, arguments):
     called = body.get_call_type(typing, (types.int64, *arguments), {})
 
@@ -60,9 +75,13 @@ if numba.config.DISABLE_JIT:
         for i in range(size):
             body(i, *arguments)
 
+    def with_widest_vectors() -> None:  # noqa: F811
+        """Nothing here has any."""
+
 else:
 
     @compiled
     def each(body, size, arguments):
         """Run ``body(i, *arguments)``, a compiled function, for i from 0 to ``size``."""
+        with_widest_vectors()
         _each(body, size, arguments)

@@ -16,19 +16,20 @@ import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import get_cython_function_address, intrinsic
+from numba.extending import intrinsic
 
+from difflab.kernels.blas_products import by_blas
 from difflab.kernels.layout import array, matrix
 from difflab.kernels.target import compiled, inlined
 
 
-HEIGHTS = (6, 4, 2, 1)
+IS_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+"""Whether vectors are of 512 bits, of which there are 32 then, and not 16."""
+
+HEIGHTS = (12, 6, 4, 2, 1) if IS_WIDE else (6, 4, 2, 1)
 """Rows of tiles of a result in registers; the first for most of it."""
 
 ROWS = HEIGHTS[0]
-
-IS_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
-"""Whether vectors are of 512 bits."""
 
 _LANES = 128 if IS_WIDE else 64
 
@@ -109,6 +110,47 @@ def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, rows
         builder.store(builder.load(each), builder.inttoptr(at(out, out_row, i), vector.as_pointer()), align=align)
 
 
+@cache
+def _turned_block(side: int) -> Any:
+    """The function that turns a square of so many rows.
+
+    Its arguments are addresses and strides of rows in bytes: of the result, and of what is turned.
+    """
+
+    @intrinsic
+    def turn(typing, out, out_row, given, given_row, zero):
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            out, out_row, given, given_row, _ = arguments
+            vector = ir.VectorType(context.get_value_type(signature.args[-1]), side)
+            align = context.get_abi_alignment(vector.element)
+
+            def place(base: Any, stride: Any, i: int) -> Any:
+                address = builder.add(base, builder.mul(stride, ir.Constant(stride.type, i)))
+                return builder.inttoptr(address, vector.as_pointer())
+
+            rows = [builder.load(place(given, given_row, i), align=align) for i in range(side)]
+            for i, row in enumerate(_turned(builder, rows)):
+                builder.store(row, place(out, out_row, i), align=align)
+            return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+        return types.none(*[types.int64] * 4, zero), generate
+
+    return turn
+
+
+def _turned(builder: Any, rows: list[Any]) -> list[Any]:
+    """Rows as columns: for every bit of a place, rows that differ in it exchange the entries that do [Eklundh 1972]."""
+    side = len(rows)
+    for bit in (1 << n for n in range(side.bit_length() - 1)):
+        upper = [i if not i & bit else side + i - bit for i in range(side)]
+        lower = [i + bit if not i & bit else side + i for i in range(side)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), side), places) for places in (upper, lower)]
+        for i in (i for i in range(side) if not i & bit):
+            pair = rows[i], rows[i + bit]
+            rows[i], rows[i + bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+    return rows
+
+
 FAR = 64
 """Terms from which on a tile's place is fetched before they are gone through: of a large result it lies far away."""
 
@@ -136,23 +178,38 @@ def _fused(module: Any, vector: Any) -> Any:
 @cache
 def _strip(width: int, fused: bool) -> Any:
     """The function that makes all rows of one strip of columns."""
-    six, four, two, one = (_tile(height, width, fused) for height in HEIGHTS)
+    tile, rest = _tile(ROWS, width, fused), _rest(HEIGHTS[1:], width, fused)
 
     @compiled
     def strip(out, pitch, start, start_row, left, panel, left_row, left_term, right, right_term, rows, terms, zero):
         for _ in range(rows // ROWS):
-            six(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+            tile(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
             out, start, left = out + ROWS * pitch, start + ROWS * start_row, left + panel
-        if rows % ROWS >= 4:
-            four(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
-            out, start, left = out + 4 * pitch, start + 4 * start_row, left + 4 * left_row
-        if rows % ROWS % 4 >= 2:
-            two(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
-            out, start, left = out + 2 * pitch, start + 2 * start_row, left + 2 * left_row
-        if rows % 2 == 1:
-            one(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+        rest(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows % ROWS, terms, zero)
 
     return strip
+
+
+@cache
+def _rest(heights: tuple[int, ...], width: int, fused: bool) -> Any:
+    """The function that makes what rows are left over, in ever lower tiles."""
+    height, *lower = heights
+    tile, following = _tile(height, width, fused), _rest(tuple(lower), width, fused) if lower else None
+
+    @inlined
+    def last(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, zero):
+        if rows >= height:
+            tile(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+
+    @inlined
+    def rest(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, zero):
+        if rows >= height:
+            tile(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+            out, start, left = out + height * pitch, start + height * start_row, left + height * left_row
+            rows -= height
+        following(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, zero)
+
+    return rest if lower else last
 
 
 @cache
@@ -162,6 +219,7 @@ def _strips(item: int, fused: bool) -> Any:
     functions = tuple(_strip(width, fused) for width in widths)
     first, second, third, fourth, fifth = functions
     w1, w2, w3, w4, _ = widths
+    side, turn = w2, _turned_block(w2)
 
     @compiled
     def width_of(rest):
@@ -191,18 +249,19 @@ def _strips(item: int, fused: bool) -> Any:
             j += width
 
     @compiled
-    def pack(packed, right, is_turned, first, depth, columns, terms):
+    def pack(packed, right, is_turned, first, depth, columns, terms, zero):
         """Strip after strip, each with its terms one after the other."""
         j = 0
         while j < columns:
             width = width_of(columns - j)
             strip = packed[j * depth : (j + width) * depth]
-            if is_turned and width == w1:
-                for k in range(depth):
-                    for i in range(w1):
-                        strip[k * w1 + i] = right[(j + i) * terms + first + k]
-            elif is_turned:
-                for k in range(depth):
+            if is_turned:
+                whole = depth - depth % side if width % side == 0 else 0
+                for k in range(0, whole, side):
+                    for i in range(0, width, side):
+                        source = right.ctypes.data + ((j + i) * terms + first + k) * item
+                        turn(strip.ctypes.data + (k * width + i) * item, width * item, source, terms * item, zero)
+                for k in range(whole, depth):
                     for i in range(width):
                         strip[k * width + i] = right[(j + i) * terms + first + k]
             elif width == w1:
@@ -264,7 +323,9 @@ def in_order(item: int, fused: bool) -> Any:
             packs = right_turned != 0 or depth * pitch > RESIDENT
             of_right, room = right + begin * pitch, scratch
             if packs:
-                pack(array(scratch, depth * columns, zero), rights, right_turned != 0, begin, depth, columns, terms)
+                pack(
+                    array(scratch, depth * columns, zero), rights, right_turned != 0, begin, depth, columns, terms, zero
+                )
                 of_right, room = scratch, scratch + depth * columns * item
             for top in range(0, rows, HEIGHT):
                 height = min(HEIGHT, rows - top)
@@ -296,84 +357,6 @@ def in_order(item: int, fused: bool) -> Any:
     return multiply
 
 
-def _blas(name: str) -> Any:
-    """The matrix product of SciPy's BLAS, as a function of Fortran's arguments by value."""
-    symbol, number = f"difflab_{name}", ir.DoubleType() if name == "dgemm" else ir.FloatType()
-    llvmlite.binding.add_symbol(symbol, get_cython_function_address("scipy.linalg.cython_blas", name))
-
-    @intrinsic
-    def gemm(typing, turn_a, turn_b, m, n, k, a, lda, b, ldb, adds, c, ldc):
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            whole, letter = ir.IntType(32), ir.IntType(8)
-            one, zero = ir.Constant(number, 1.0), ir.Constant(number, 0.0)
-
-            def kept(value: Any) -> Any:
-                place = cgutils.alloca_once(builder, value.type)
-                builder.store(value, place)
-                return place
-
-            def size(value: Any) -> Any:
-                return kept(builder.trunc(value, whole))
-
-            def turn(flag: Any) -> Any:
-                return kept(builder.select(flag, ir.Constant(letter, ord("T")), ir.Constant(letter, ord("N"))))
-
-            def numbers(value: Any) -> Any:
-                return builder.inttoptr(value, number.as_pointer())
-
-            turn_a, turn_b, m, n, k, a, lda, b, ldb, adds, c, ldc = arguments
-            given = [turn(turn_a), turn(turn_b), size(m), size(n), size(k), kept(one)]
-            given += [
-                numbers(a),
-                size(lda),
-                numbers(b),
-                size(ldb),
-                kept(builder.select(adds, one, zero)),
-                numbers(c),
-                size(ldc),
-            ]
-            kind = ir.FunctionType(ir.VoidType(), [each.type for each in given])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, symbol), given)
-            return ir.Constant(ir.IntType(8).as_pointer(), None)
-
-        flags, sizes = [types.boolean] * 2, [types.int64] * 7
-        return types.none(*flags, *sizes, types.boolean, types.int64, types.int64), generate
-
-    return gemm
-
-
-@cache
-def by_blas(item: int) -> Any:
-    """The same product by BLAS, which sees every matrix turned."""
-    gemm = _blas("dgemm" if item == 8 else "sgemm")
-
-    @inlined
-    def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
-        if start != 0 and start != out:
-            made = matrix(out, rows, columns, zero)
-            for i in range(rows):
-                base = array(start + i * start_row, columns, zero)
-                for j in range(columns):
-                    made[i, j] = base[j]
-        right_row, left_row = terms if right_turned else columns, rows if left_turned else terms
-        gemm(
-            right_turned != 0,
-            left_turned != 0,
-            columns,
-            rows,
-            terms,
-            right,
-            right_row,
-            left,
-            left_row,
-            start != 0,
-            out,
-            columns,
-        )
-
-    return multiply
-
-
 @cache
 def in_plain_python() -> Any:
     """The same product by NumPy, for the build that nothing compiles."""
@@ -389,26 +372,29 @@ def in_plain_python() -> Any:
     return multiply
 
 
-def most_own_terms(item: int) -> int:
+def most_own_terms(item: int, library: str) -> int:
     """Up to so many products of numbers of so many bytes, gradients by own loops take no longer than those by BLAS."""
+    if library == "mkl":
+        return 1 << 18 if item == 8 else 1 << 20
     return 1 << 25 if item == 8 or IS_WIDE else 1 << 28
 
 
 @cache
-def product(item: int, reproducible: bool) -> Any:
+def product(item: int, reproducible: bool, library: str) -> Any:
     """The function that makes a product: in order, or the faster of own loops and BLAS.
 
     Parameters
     ----------
     item : bytes of a number.
     reproducible : the same bits on every processor, without fused operations.
+    library : whose BLAS it is, as :mod:`difflab.blas_libraries` has them.
     """
     if numba.config.DISABLE_JIT:
         return in_plain_python()
     own = in_order(item, not reproducible)
     if reproducible:
         return own.py_func
-    blas, most = by_blas(item), most_own_terms(item)
+    blas, most = by_blas(item, library), most_own_terms(item, library)
 
     def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
         if rows * columns * terms <= most:

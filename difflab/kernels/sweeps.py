@@ -123,13 +123,20 @@ def _run_tile(plan, begin, zero):
 
 
 def run_plan(address, size, zero):
-    """All tiles; the loss is left behind the sums. With ``GRADIENT_STEP`` every sample has a gradient of its own."""
+    """All tiles, of nearly one size; the loss is left behind the sums.
+
+    With ``GRADIENT_STEP`` every sample has a gradient of its own.
+    """
     plan = words(address, size)
     losses = reals(plan[LOSS_SUMS], 3)
     losses[0], losses[1] = 0.0, 0.0
     plan[PARTS] = plan[DIVISOR] if plan[DIVISOR] != 0 else plan[TOTAL]
-    for begin in range(0, plan[TOTAL], plan[TILE]):
-        n = min(plan[TILE], plan[TOTAL] - begin)
+    most = plan[TILE]
+    if plan[TOTAL] > most:
+        tiles = (plan[TOTAL] + most - 1) // most
+        most = (plan[TOTAL] + tiles - 1) // tiles
+    for begin in range(0, plan[TOTAL], most):
+        n = min(most, plan[TOTAL] - begin)
         plan[BATCH] = n
         plan[IS_FIRST] = begin == 0 or plan[GRADIENT_STEP] != 0
         _run_tile(plan, begin, zero)

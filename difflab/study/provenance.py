@@ -36,11 +36,12 @@ PACKAGES = (
     "autograd",
     "symengine",
     "pytensor",
+    "mkl",
 )
 SOURCE = Path(__file__).parents[2]
 """The checkout, where the package is used from one."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_THREAD_TIMEOUT")
+BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_THREAD_TIMEOUT", "KMP_BLOCKTIME")
 """Set by some machines for all programs, or by whoever asked; removed, so that every library does as it chooses."""
 
 
@@ -67,7 +68,9 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": _versions(),
-        "threads": {name: os.environ.get(name) for name in (*THREAD_VARIABLES, "OPENBLAS_THREAD_TIMEOUT")},
+        "threads": {
+            name: os.environ.get(name) for name in (*THREAD_VARIABLES, "OPENBLAS_THREAD_TIMEOUT", "KMP_BLOCKTIME")
+        },
         "blas": _blas(),
     }
 

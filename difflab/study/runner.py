@@ -188,9 +188,9 @@ class _Workers:
             return {"status": "memory" if means_out_of_memory(words) else "crashed", "reason": words}
 
 
-AT_REST = {"OPENBLAS_THREAD_TIMEOUT": "4"}
-"""Threads of OpenBLAS spin for some 20 ms after every product, on the cores of whoever's turn it is next in a process;
-so they wait for 2**4 cycles alone."""
+AT_REST = {"OPENBLAS_THREAD_TIMEOUT": "4", "KMP_BLOCKTIME": "0"}
+"""Threads of OpenBLAS spin for some 20 ms after every product, and those of MKL for 200, on the cores of whoever's turn
+it is next in a process; so they wait for 2**4 cycles alone, or not at all."""
 
 
 def _threads(request: Request) -> int:

@@ -173,12 +173,13 @@ LEGEND = {
         "process: the most memory that the process held."
     ),
     "of roofline %": (
-        "of floor: what the products of matrices of this gradient take, each by SciPy's BLAS alone into an array that "
-        "is there, as a share of the gradient; not given where calling BLAS from Python takes a tenth of it; of "
-        "roofline: the same at the best rate of BLAS, for these products or for square ones of size 256, 512, 1024 or "
-        "2048, or, if that takes longer, samples, parameters and gradient passing once between memory and processor; "
-        "all take turns in one process. On several threads BLAS may be slower at small products than on one, and a "
-        "share of the floor above 100; its threads rest between calls, to leave the cores to what is timed next."
+        "of floor: what the products of matrices of this gradient take, each by BLAS alone (MKL where backprop has it, "
+        "else SciPy's) into an array that is there, as a share of the gradient; not given where calling BLAS from "
+        "Python takes a tenth of it; of roofline: the same at the best rate of BLAS, for these products or for square "
+        "ones of size 256, 512, 1024 or 2048, or, if that takes longer, samples, parameters and gradient passing once "
+        "between memory and processor; all take turns in one process. On several threads BLAS may be slower at small "
+        "products than on one, and a share of the floor above 100; its threads rest between calls, to leave the cores "
+        "to what is timed next."
     ),
     "loss ops, tree": (
         "operations for one sample, where a sum or product of n terms counts n - 1, a quotient, a power or a function "

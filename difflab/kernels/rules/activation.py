@@ -15,10 +15,12 @@ from difflab.kernels.layout import (
     GRADIENT,
     GRADIENT_DOT,
     INPUT,
+    INPUT_BAR,
     KEEPS,
     KEEPS_FIRST,
     KEEPS_INPUT,
     OUTPUT,
+    OUTPUT_BAR,
     SIZE,
     SLOPE,
     THETA,
@@ -125,8 +127,8 @@ def tangent(row, state, zero):
 
 def reverse(row, state, zero):
     slopes = block(state, VALUES, row[SLOPE], row[WIDTH], zero)
-    a_bar = block(state, BARS, row[OUTPUT], row[WIDTH], zero)
-    z_bar = block(state, BARS, row[INPUT], row[WIDTH], zero)
+    a_bar = block(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
+    z_bar = block(state, BARS, row[INPUT_BAR], row[WIDTH], zero)
     if row[KEEPS] & KEEPS_INPUT != 0:
         for i in range(slopes.size):
             z_bar[i] += a_bar[i] * slopes[i]
@@ -138,9 +140,9 @@ def reverse(row, state, zero):
 def reverse_tangent(row, state, zero):
     slopes = block(state, VALUES, row[SLOPE], row[WIDTH], zero)
     slopes_dot = block(state, DOTS, row[SLOPE], row[WIDTH], zero)
-    a_bar = block(state, BARS, row[OUTPUT], row[WIDTH], zero)
-    a_bar_dot = block(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)
-    z_bar_dot = block(state, BAR_DOTS, row[INPUT], row[WIDTH], zero)
+    a_bar = block(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
+    a_bar_dot = block(state, BAR_DOTS, row[OUTPUT_BAR], row[WIDTH], zero)
+    z_bar_dot = block(state, BAR_DOTS, row[INPUT_BAR], row[WIDTH], zero)
     if row[KEEPS] & KEEPS_INPUT != 0:
         for i in range(slopes.size):
             z_bar_dot[i] += a_bar_dot[i] * slopes[i] + a_bar[i] * slopes_dot[i]
@@ -178,9 +180,9 @@ def _learnable(row: Activation) -> Rule:
 
     def reverse_at_parameters(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
-        a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
-        opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
-        z_bar = rows(state, BARS, row[INPUT], row[WIDTH], zero)
+        a_bar = rows(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
+        opened(row, state, BARS, INPUT_BAR, KEEPS_INPUT, zero)
+        z_bar = rows(state, BARS, row[INPUT_BAR], row[WIDTH], zero)
         p = parameter(state, THETA, row[FIRST], row[SIZE], zero)
         p_bar = opened_parameter(row, state, GRADIENT, FIRST, KEEPS_FIRST, row[SIZE], zero)
         for i in range(z.shape[0]):
@@ -193,10 +195,10 @@ def _learnable(row: Activation) -> Rule:
     def reverse_tangent_at_parameters(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
         z_dot = rows(state, DOTS, row[INPUT], row[WIDTH], zero)
-        a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
-        a_bar_dot = rows(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)
-        opened(row, state, BAR_DOTS, INPUT, KEEPS_INPUT, zero)
-        z_bar_dot = rows(state, BAR_DOTS, row[INPUT], row[WIDTH], zero)
+        a_bar = rows(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
+        a_bar_dot = rows(state, BAR_DOTS, row[OUTPUT_BAR], row[WIDTH], zero)
+        opened(row, state, BAR_DOTS, INPUT_BAR, KEEPS_INPUT, zero)
+        z_bar_dot = rows(state, BAR_DOTS, row[INPUT_BAR], row[WIDTH], zero)
         p = parameter(state, THETA, row[FIRST], row[SIZE], zero)
         p_dot = parameter(state, THETA_DOT, row[FIRST], row[SIZE], zero)
         p_bar_dot = opened_parameter(row, state, GRADIENT_DOT, FIRST, KEEPS_FIRST, row[SIZE], zero)

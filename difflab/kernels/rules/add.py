@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from difflab.kernels.layout import INPUT, KEEPS_INPUT, KEEPS_OTHER, OTHER, OUTPUT, WIDTH, block, opened
+from difflab.kernels.layout import (
+    INPUT,
+    INPUT_BAR,
+    KEEPS_INPUT,
+    KEEPS_OTHER,
+    OTHER,
+    OTHER_BAR,
+    OUTPUT,
+    OUTPUT_BAR,
+    WIDTH,
+    block,
+    opened,
+)
 from difflab.kernels.rules.linear import linear
 from difflab.kernels.target import compiled
 
@@ -19,11 +31,11 @@ def _sum(row, state, part, zero):
 @compiled
 def _add_to_both(row, state, part, zero):
     """One after the other, as the two inputs may be one value."""
-    z_bar = block(state, part, row[OUTPUT], row[WIDTH], zero)
-    a_bar = opened(row, state, part, INPUT, KEEPS_INPUT, zero)
+    z_bar = block(state, part, row[OUTPUT_BAR], row[WIDTH], zero)
+    a_bar = opened(row, state, part, INPUT_BAR, KEEPS_INPUT, zero)
     for i in range(z_bar.size):
         a_bar[i] += z_bar[i]
-    b_bar = opened(row, state, part, OTHER, KEEPS_OTHER, zero)
+    b_bar = opened(row, state, part, OTHER_BAR, KEEPS_OTHER, zero)
     for i in range(z_bar.size):
         b_bar[i] += z_bar[i]
 

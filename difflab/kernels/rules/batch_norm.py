@@ -15,10 +15,12 @@ from difflab.kernels.layout import (
     GRADIENT,
     GRADIENT_DOT,
     INPUT,
+    INPUT_BAR,
     KEEPS_FIRST,
     KEEPS_INPUT,
     KEEPS_SECOND,
     OUTPUT,
+    OUTPUT_BAR,
     SECOND,
     THETA,
     THETA_DOT,
@@ -129,9 +131,9 @@ def _batch_norm(statistics: Any, moves: float) -> Rule:
     def reverse(row, state, zero):
         """z_bar += gamma (a_bar - mean(a_bar) - normal mean(a_bar normal)) / deviation; given statistics: no means."""
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
-        opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
-        z_bar = rows(state, BARS, row[INPUT], row[WIDTH], zero)
-        a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
+        opened(row, state, BARS, INPUT_BAR, KEEPS_INPUT, zero)
+        z_bar = rows(state, BARS, row[INPUT_BAR], row[WIDTH], zero)
+        a_bar = rows(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
         gamma = parameter(state, THETA, row[FIRST], row[WIDTH], zero)
         gamma_bar = opened_parameter(row, state, GRADIENT, FIRST, KEEPS_FIRST, row[WIDTH], zero)
         beta_bar = opened_parameter(row, state, GRADIENT, SECOND, KEEPS_SECOND, row[WIDTH], zero)
@@ -148,10 +150,10 @@ def _batch_norm(statistics: Any, moves: float) -> Rule:
 
     def reverse_tangent(row, state, zero):
         z, z_dot = rows(state, VALUES, row[INPUT], row[WIDTH], zero), rows(state, DOTS, row[INPUT], row[WIDTH], zero)
-        a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
-        a_bar_dot = rows(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)
-        opened(row, state, BAR_DOTS, INPUT, KEEPS_INPUT, zero)
-        z_bar_dot = rows(state, BAR_DOTS, row[INPUT], row[WIDTH], zero)
+        a_bar = rows(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
+        a_bar_dot = rows(state, BAR_DOTS, row[OUTPUT_BAR], row[WIDTH], zero)
+        opened(row, state, BAR_DOTS, INPUT_BAR, KEEPS_INPUT, zero)
+        z_bar_dot = rows(state, BAR_DOTS, row[INPUT_BAR], row[WIDTH], zero)
         gamma = parameter(state, THETA, row[FIRST], row[WIDTH], zero)
         gamma_dot = parameter(state, THETA_DOT, row[FIRST], row[WIDTH], zero)
         gamma_bar_dot = opened_parameter(row, state, GRADIENT_DOT, FIRST, KEEPS_FIRST, row[WIDTH], zero)

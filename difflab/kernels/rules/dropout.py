@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from difflab.kernels.layout import (
     INPUT,
+    INPUT_BAR,
     KEEPS_INPUT,
     OTHER,
     OUTPUT,
+    OUTPUT_BAR,
     VALUES,
     WIDTH,
     block,
@@ -30,8 +32,8 @@ def _masked(row, state, part, zero):
 @compiled
 def _add_to_masked(row, state, part, zero):
     mask = block(state, VALUES, row[OTHER], row[WIDTH], zero)
-    a_bar = opened(row, state, part, INPUT, KEEPS_INPUT, zero)
-    z_bar = block(state, part, row[OUTPUT], row[WIDTH], zero)
+    a_bar = opened(row, state, part, INPUT_BAR, KEEPS_INPUT, zero)
+    z_bar = block(state, part, row[OUTPUT_BAR], row[WIDTH], zero)
     kept = 1.0 - constants(row, state, 1)[0]
     for i in range(z_bar.size):
         a_bar[i] += z_bar[i] * mask[i] / kept

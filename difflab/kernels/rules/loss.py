@@ -13,6 +13,7 @@ from difflab.kernels.layout import (
     BATCH,
     DOTS,
     INPUT,
+    INPUT_BAR,
     INPUT_WIDTH,
     LOSS_SUMS,
     OTHER,
@@ -38,7 +39,7 @@ def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
     def forward(row, state, zero):
         n, sums, losses = row[INPUT_WIDTH], reals(state[LOSS_SUMS], 2), array(state[SCRATCH], state[BATCH], zero)
         z, y = rows(state, VALUES, row[INPUT], n, zero), rows(state, VALUES, row[OTHER], n, zero)
-        z_bar = rows(state, BARS, row[INPUT], n, zero)
+        z_bar = rows(state, BARS, row[INPUT_BAR], n, zero)
         of_samples(z, y, z_bar, losses)
         for i in range(state[BATCH]):
             sums[0] += losses[i]
@@ -48,7 +49,7 @@ def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
     def curve(row, state, part, zero):
         n = row[INPUT_WIDTH]
         z, y = rows(state, VALUES, row[INPUT], n, zero), rows(state, VALUES, row[OTHER], n, zero)
-        z_dot, made = rows(state, DOTS, row[INPUT], n, zero), rows(state, part, row[INPUT], n, zero)
+        z_dot, made = rows(state, DOTS, row[INPUT], n, zero), rows(state, part, row[INPUT_BAR], n, zero)
         curved(z, y, z_dot, made)
         divide(row, state, part, zero)
 
@@ -65,7 +66,7 @@ def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
 
 @compiled
 def divide(row, state, part, zero):
-    made = block(state, part, row[INPUT], row[INPUT_WIDTH], zero)
+    made = block(state, part, row[INPUT_BAR], row[INPUT_WIDTH], zero)
     parts = zero + state[PARTS]
     for k in range(made.size):
         made[k] /= parts

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from difflab.kernels.layout import (
     INPUT,
+    INPUT_BAR,
     INPUT_WIDTH,
     KEEPS_INPUT,
     OUTPUT,
+    OUTPUT_BAR,
     VALUES,
     WIDTH,
     block,
@@ -39,8 +41,8 @@ def _largest_of(row, state, part, zero):
 @compiled
 def _add_to_largest(row, state, part, zero):
     z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
-    z_bar = opened(row, state, part, INPUT, KEEPS_INPUT, zero)
-    a_bar = block(state, part, row[OUTPUT], row[WIDTH], zero)
+    z_bar = opened(row, state, part, INPUT_BAR, KEEPS_INPUT, zero)
+    a_bar = block(state, part, row[OUTPUT_BAR], row[WIDTH], zero)
     n = row[INPUT_WIDTH] // row[WIDTH]
     for j in range(a_bar.size):
         z_bar[_first_largest(z, j * n, n)] += a_bar[j]

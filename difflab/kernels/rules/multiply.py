@@ -7,9 +7,11 @@ from difflab.kernels.layout import (
     BARS,
     DOTS,
     INPUT,
+    INPUT_BAR,
     INPUT_WIDTH,
     KEEPS_INPUT,
     OUTPUT,
+    OUTPUT_BAR,
     SCRATCH,
     VALUES,
     WIDTH,
@@ -47,8 +49,8 @@ def multiply_tangent(row, state, zero):
 def multiply_reverse(row, state, zero):
     """Products from the left times products from the right: a division would fail where a factor is 0."""
     z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
-    z_bar = opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
-    a_bar = block(state, BARS, row[OUTPUT], row[WIDTH], zero)
+    z_bar = opened(row, state, BARS, INPUT_BAR, KEEPS_INPUT, zero)
+    a_bar = block(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
     n = row[INPUT_WIDTH] // row[WIDTH]
     before = reals(state[SCRATCH], n)
     for j in range(a_bar.size):
@@ -65,9 +67,9 @@ def multiply_reverse(row, state, zero):
 def multiply_reverse_tangent(row, state, zero):
     z = block(state, VALUES, row[INPUT], row[INPUT_WIDTH], zero)
     z_dot = block(state, DOTS, row[INPUT], row[INPUT_WIDTH], zero)
-    z_bar_dot = opened(row, state, BAR_DOTS, INPUT, KEEPS_INPUT, zero)
-    a_bar = block(state, BARS, row[OUTPUT], row[WIDTH], zero)
-    a_bar_dot = block(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)
+    z_bar_dot = opened(row, state, BAR_DOTS, INPUT_BAR, KEEPS_INPUT, zero)
+    a_bar = block(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
+    a_bar_dot = block(state, BAR_DOTS, row[OUTPUT_BAR], row[WIDTH], zero)
     n = row[INPUT_WIDTH] // row[WIDTH]
     before, before_dot = reals(state[SCRATCH], n), reals(state[SCRATCH] + 8 * n, n)
     for j in range(a_bar.size):

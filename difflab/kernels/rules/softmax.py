@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from difflab.kernels.elementary import MATH
-from difflab.kernels.layout import BAR_DOTS, BARS, DOTS, INPUT, KEEPS_INPUT, OUTPUT, VALUES, WIDTH, opened, rows
+from difflab.kernels.layout import (
+    BAR_DOTS,
+    BARS,
+    DOTS,
+    INPUT,
+    INPUT_BAR,
+    KEEPS_INPUT,
+    OUTPUT,
+    OUTPUT_BAR,
+    VALUES,
+    WIDTH,
+    opened,
+    rows,
+)
 from difflab.kernels.rules.rule import Rule
 from difflab.kernels.target import compiled
 
@@ -47,9 +60,9 @@ def _add_product(made, a, lead):
 
 def softmax_reverse(row, state, zero):
     a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
-    a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
-    opened(row, state, BARS, INPUT, KEEPS_INPUT, zero)
-    z_bar = rows(state, BARS, row[INPUT], row[WIDTH], zero)
+    a_bar = rows(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
+    opened(row, state, BARS, INPUT_BAR, KEEPS_INPUT, zero)
+    z_bar = rows(state, BARS, row[INPUT_BAR], row[WIDTH], zero)
     for i in range(a.shape[0]):
         _add_product(z_bar[i], a[i], a_bar[i])
 
@@ -58,10 +71,10 @@ def softmax_reverse_tangent(row, state, zero):
     """As before with the tangents of leads, and with those of the shares."""
     a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
     a_dot = rows(state, DOTS, row[OUTPUT], row[WIDTH], zero)
-    a_bar = rows(state, BARS, row[OUTPUT], row[WIDTH], zero)
-    a_bar_dot = rows(state, BAR_DOTS, row[OUTPUT], row[WIDTH], zero)
-    opened(row, state, BAR_DOTS, INPUT, KEEPS_INPUT, zero)
-    z_bar_dot = rows(state, BAR_DOTS, row[INPUT], row[WIDTH], zero)
+    a_bar = rows(state, BARS, row[OUTPUT_BAR], row[WIDTH], zero)
+    a_bar_dot = rows(state, BAR_DOTS, row[OUTPUT_BAR], row[WIDTH], zero)
+    opened(row, state, BAR_DOTS, INPUT_BAR, KEEPS_INPUT, zero)
+    z_bar_dot = rows(state, BAR_DOTS, row[INPUT_BAR], row[WIDTH], zero)
     for i in range(a.shape[0]):
         _add_product(z_bar_dot[i], a[i], a_bar_dot[i])
         top = a_bar[i, a[i].argmax()]

@@ -2,16 +2,19 @@
 
 The products of matrices that a gradient consists of are run by BLAS alone, into arrays that are there: the floor. The
 rate of BLAS at its best size, and the bandwidth of memory, are those of this machine [Williams, Waterman, Patterson
-2009].
+2009]. BLAS is that of the back-end.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from difflab import blas_libraries
 from difflab.backends import Backprop
 from difflab.network import MLP
 from difflab.peers import plain_dense
@@ -37,13 +40,14 @@ def measure(subject: Subject) -> dict[str, Any]:
     if not isinstance(subject.prepared.backend, Backprop) or plain_dense.obstacle(net):
         return {}
     dtype, shapes = subject.gradient.dtype, products(net, batch)
+    product = partial(_product, library=blas_libraries.chosen(subject.prepared.backend.blas), dtype=dtype)
     arguments, out = (subject.theta, subject.x, subject.y), np.empty_like(subject.gradient)
     contenders: dict[str, Call] = {
         "gradient": lambda: subject.prepared.value_and_gradient(*arguments, out=out),
-        "floor": _in_a_row([_product(shape, dtype) for shape in shapes]),
-        "calls": _in_a_row([_product((1, 1, 1), dtype)] * len(shapes)),
+        "floor": _in_a_row([product(shape) for shape in shapes]),
+        "calls": _in_a_row([product((1, 1, 1))] * len(shapes)),
         "triad": _triad(dtype),
-        **{f"square{n}": _product((n, n, n), dtype) for n in SQUARES},
+        **{f"square{n}": product((n, n, n)) for n in SQUARES},
     }
     found = contest(contenders, np.random.default_rng(subject.seed), BUDGET_SECONDS).timings
     seconds = {name: timing.seconds for name, timing in found.items()}
@@ -92,16 +96,25 @@ def traffic_bytes(net: MLP, batch: int, itemsize: int) -> int:
     return itemsize * (batch * net.n_inputs + 2 * net.n_params)
 
 
-def _product(shape: Shape, dtype: np.dtype) -> Call:
-    """SciPy's BLAS, whose matrices lie column by column, writing to an array that is there."""
-    from scipy.linalg import blas
-
+def _product(shape: Shape, dtype: np.dtype, library: str = "scipy") -> Call:
+    """BLAS, whose matrices lie column by column, writing to an array that is there."""
     rows, inner, cols = shape
-    gemm = blas.dgemm if dtype == np.float64 else blas.sgemm
+    gemm = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(
+        blas_libraries.address(library, "dgemm" if dtype == np.float64 else "sgemm")
+    )
     rng = np.random.default_rng(0)
     a, b = (np.asfortranarray(rng.standard_normal(size), dtype) for size in ((rows, inner), (inner, cols)))
     c = np.zeros((rows, cols), dtype, order="F")
-    return lambda: gemm(1.0, a, b, 0.0, c, 0, 0, 1)
+    as_given, scale, nothing = (np.array(each) for each in (b"N", dtype.type(1), dtype.type(0)))
+    m, n, k = (np.array(size, np.intc) for size in (rows, cols, inner))
+    given = as_given, as_given, m, n, k, scale, a, m, b, k, nothing, c, m
+    addresses = [array.ctypes.data for array in given]
+
+    def product() -> np.ndarray:
+        gemm(*addresses)
+        return given[-2]
+
+    return product
 
 
 def _triad(dtype: np.dtype) -> Call:

@@ -1,0 +1,72 @@
+"""Libraries of BLAS by the addresses of their routines: SciPy's, which is always there, and MKL."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+from functools import cache
+from pathlib import Path
+
+from difflab.errors import MissingExtra
+
+
+LIBRARIES = ("scipy", "mkl")
+
+MKL = ("libmkl_rt.", "mkl_rt.")
+"""How the file of MKL that has all routines is called, on Linux and macOS or on Windows."""
+
+
+def missing(blas: str) -> str | None:
+    """The sentence about a library that is asked for and not there, or None."""
+    return str(MissingExtra("mkl", "MKL")) if blas == "mkl" and not _mkl_file() else None
+
+
+def chosen(blas: str) -> str:
+    """The library that is meant: by ``"auto"``, MKL where its package is installed."""
+    if blas == "auto":
+        return "mkl" if _mkl_file() else "scipy"
+    return blas
+
+
+def address(library: str, routine: str) -> int:
+    """Where a routine of BLAS starts, whose arguments are Fortran's."""
+    return _of_scipy(routine) if library == "scipy" else _of_mkl(f"{routine}_")
+
+
+def address_of_mkl_threads() -> int:
+    """Where the function of MKL starts that gives the calling thread so many threads, and returns how many it had."""
+    return _of_mkl("MKL_Set_Num_Threads_Local")
+
+
+def _of_scipy(routine: str) -> int:
+    """What SciPy gives to Cython, in a capsule."""
+    # Here and not above: importing it takes longer than most commands.
+    from scipy.linalg import cython_blas
+
+    capsule = cython_blas.__pyx_capi__[routine]
+    name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))(capsule)
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
+    found = pointer(("PyCapsule_GetPointer", ctypes.pythonapi))(capsule, name)
+    assert found is not None
+    return found
+
+
+def _of_mkl(symbol: str) -> int:
+    found = ctypes.cast(getattr(_mkl(), symbol), ctypes.c_void_p).value
+    assert found is not None
+    return found
+
+
+@cache
+def _mkl_file() -> str | None:
+    try:
+        files = importlib.metadata.files("mkl") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    places = (Path(str(file.locate())) for file in files if file.name.startswith(MKL))
+    return next((str(place) for place in places if place.exists()), None)
+
+
+@cache
+def _mkl() -> ctypes.CDLL:
+    return ctypes.CDLL(str(_mkl_file()))
