@@ -298,6 +298,12 @@ def test_recorded_backprop_takes_at_most_twice_the_time_of_handwritten_numpy():
     assert row["gradient_seconds"] <= 2 * row["handwritten_seconds"]
 
 
+def test_the_contests_were_recorded_with_the_blas_that_is_said():
+    records = json.loads((ROOT / "results/peers/provenance.json").read_text())
+    has_mkl = {record["packages"].get("mkl", "missing") != "missing" for record in records}
+    assert has_mkl == {"`Backprop` has MKL here" in TEXT}
+
+
 def test_the_bound_of_cheap_gradients_is_kept_wherever_times_are_recorded():
     rows = [row for row in recorded_rows("speed") if row["method"].startswith("Backprop(") and row["status"] == "ok"]
     assert len(rows) > 100

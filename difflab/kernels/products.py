@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from difflab.kernels.blas_products import by_blas
-from difflab.kernels.layout import array, matrix
+from difflab.kernels.layout import address_of, array, matrix
 from difflab.kernels.target import compiled, inlined
 
 
@@ -259,8 +259,8 @@ def _strips(item: int, fused: bool) -> Any:
                 whole = depth - depth % side if width % side == 0 else 0
                 for k in range(0, whole, side):
                     for i in range(0, width, side):
-                        source = right.ctypes.data + ((j + i) * terms + first + k) * item
-                        turn(strip.ctypes.data + (k * width + i) * item, width * item, source, terms * item, zero)
+                        source = address_of(right) + ((j + i) * terms + first + k) * item
+                        turn(address_of(strip) + (k * width + i) * item, width * item, source, terms * item, zero)
                 for k in range(whole, depth):
                     for i in range(width):
                         strip[k * width + i] = right[(j + i) * terms + first + k]
