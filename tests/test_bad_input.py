@@ -118,6 +118,20 @@ def test_a_wrong_shape_is_named_beside_the_right_one(backend, case):
     assert words in complaint(backend, arguments._replace(**change(arguments)), ValueError)
 
 
+@pytest.mark.parametrize("name", Good._fields)
+def test_another_byte_order_is_refused_after_numbers_that_are_not_aligned(name):
+    """Numba's types of both are the same to it, whichever it has met first: once the bytes were read as they lay."""
+    arguments = good(dl.Backprop())
+    used = dl.Backprop().prepare(CLASSIFIER)
+    array = getattr(arguments, name)
+    view = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    if name != "out":
+        used.value_and_gradient(*arguments._replace(**{name: view}))
+    with pytest.raises(TypeError, match="; convert with"):
+        used.value_and_gradient(*arguments._replace(**{name: array.astype(array.dtype.newbyteorder())}))
+
+
 @pytest.mark.parametrize("backend", [dl.Backprop(threads=2), dl.Backprop(mode="reproducible")], ids=repr)
 def test_an_empty_batch_is_refused_where_samples_have_been_shared(backend, threads_at_once):
     theta, x, y, out = good(dl.Backprop())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import signal
 import subprocess
@@ -166,6 +167,76 @@ def test_penalties_beside_a_mean_count_once(options):
     np.testing.assert_allclose(gradient, expected[1], rtol=1e-10, atol=1e-13)
 
 
+LARGE = dl.MLP(90, [dl.Dense(100, "tanh"), dl.Dense(3)])
+"""With enough parameters for threads to share what is added up."""
+
+
+@shared_at_once
+@each_dtype
+@each_sharing
+def test_sums_that_are_shared_are_those_of_one_thread(dtype, options):
+    assert LARGE.n_params > layout.WORTH_SHARING + layout.AT_ONCE
+    theta, x, y = naive_problem(LARGE)
+    arguments = theta.astype(dtype), x.astype(dtype), y
+    along = np.random.default_rng(1).normal(size=LARGE.n_params).astype(dtype)
+    some = dl.Backprop(dtype, **options).prepare(LARGE)
+    alone = dl.Backprop(dtype, mode=options.get("mode", "fast")).prepare(LARGE)
+    for find in (lambda each: each.value_and_gradient(*arguments)[1], lambda each: each.hvp(*arguments, along)):
+        found, expected = find(some), find(alone)
+        if "mode" in options:
+            assert found.tobytes() == expected.tobytes()
+        eps = np.finfo(dtype).eps
+        np.testing.assert_allclose(found, expected, rtol=0, atol=300 * eps * np.abs(expected).max())
+
+
+BAD = {
+    **{f"theta {at}": ("theta", at, math.inf, "theta must be finite") for at in (0, 4500, 8999)},
+    **{f"x {at}": ("x", (at, 89), -math.inf, "x must be finite") for at in (0, LONG // 2, -1)},
+    **{f"y {at}": ("y", at, 3, "y must") for at in (0, LONG // 2, -1)},
+    **{f"theta_dot {at}": ("theta_dot", at, math.inf, "theta_dot must be finite") for at in (0, 4500, -1)},
+}
+"""Which number is made a bad one, and what is said of it. Of infinite weights tanh makes 1, and slopes of 0."""
+
+
+@shared_at_once
+@pytest.mark.parametrize("bad", BAD)
+@each_sharing
+def test_whoever_looks_at_a_number_refuses_a_bad_one(bad, options):
+    name, at, number, said = BAD[bad]
+    given = dict(zip(("theta", "x", "y"), naive_problem(LARGE, LONG), strict=True))
+    given["theta_dot"] = np.ones(LARGE.n_params)
+    prepared = dl.Backprop(**options).prepare(LARGE)
+    before = prepared.hvp(**given)
+    kept, given[name][at] = given[name][at], number
+    with pytest.raises(ValueError, match=said):
+        prepared.hvp(**given)
+    if name != "theta_dot":
+        del given["theta_dot"]
+        with pytest.raises(ValueError, match=said):
+            prepared.value_and_gradient(**given)
+        with pytest.raises(ValueError, match=said):
+            prepared.value(**given)
+    given[name][at], given["theta_dot"] = kept, np.ones(LARGE.n_params)
+    assert prepared.hvp(**given).tobytes() == before.tobytes()
+
+
+@shared_at_once
+@each_sharing
+def test_a_gradient_that_is_not_finite_is_no_answer_though_its_loss_is_one(options):
+    """Two samples of large inputs, of which one has a large share of the gradient and the other is classified well."""
+    net = dl.MLP(90, [dl.Dense(100, "identity"), dl.Dense(3)], loss="squared_error", reduction="sum")
+    x = np.zeros((LONG, 90))
+    x[-1, -1] = 1e308
+    prepared, theta = dl.Backprop(**options).prepare(net), np.zeros(net.n_params)
+    theta[net.parameters[2].offset : net.parameters[3].offset] = 1.0
+    y = np.full((LONG, 3), 1e3)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        prepared.value_and_gradient(theta, x, y)
+    value, gradient = prepared.value_and_gradient(theta, x, y, allow_nonfinite=True)
+    assert math.isfinite(value)
+    assert np.isinf(gradient).sum() == 100
+
+
 def failing(z: float) -> float:
     if z > 100.0:
         raise ValueError("planted")
@@ -232,30 +303,6 @@ def test_every_way_to_call_wakes_helpers(how):
     assert until(lambda: is_asleep(prepared._crew))
     before = made_by_helpers(prepared._crew)
     assert until(lambda: calls[how]() is not None and made_by_helpers(prepared._crew) > before)
-
-
-@compiled_only
-@shared_at_once
-def test_helpers_look_on_while_large_arguments_are_read():
-    """Once they gave up before two million numbers had been read, and who called did everything alone."""
-    small, large = (dl.Backprop(threads=2).prepare(dl.MLP.dense(widths)) for widths in ([2, 8, 2], [700, 1400, 2]))
-    for prepared in (small, large):
-        net = prepared.net
-        prepared.value_and_gradient(np.zeros(net.n_params), np.zeros((33, net.n_inputs)), np.zeros(33, int))
-    first = [int(prepared._crew.of_helpers(layout.LOOKS)[0]) for prepared in (small, large)]
-    assert first[1] - first[0] > large.net.n_params / 10
-    crew = large._crew
-    assert until(lambda: is_asleep(crew))
-    crew.of_helpers(layout.LOOKS)[:] = 100 * PATIENCE
-    crew.wake(33)
-    assert until(lambda: not is_asleep(crew))
-    time.sleep(0.02)
-    assert not is_asleep(crew)
-    net = large.net
-    large.value_and_gradient(np.zeros(net.n_params), np.zeros((33, net.n_inputs)), np.zeros(33, int))
-    time.sleep(0.02)
-    assert not is_asleep(crew)  # After a chunk as before it: the next call reads as many.
-    assert until(lambda: is_asleep(crew))
 
 
 @compiled_only
@@ -393,10 +440,12 @@ FAULTS = {
         "begin, min(chunk, batch - begin), parts",
         "begin, min(chunk, batch - begin) - 1, parts",
     ),
-    "the last gradient alone": ("total[i] += part[i]", "total[i] = part[i]"),
-    "the last loss alone": ("loss = loss + _add(plan, partner, zero)", "loss = _add(plan, partner, zero)"),
+    "the last gradient alone": ("sums[i] += part[i]", "sums[i] = part[i]"),
+    "a gradient that misses its last chunk": ("0, plan[N_PARTS]):", "0, plan[N_PARTS] - 1):"),
+    "the first chunk of later waves left out": ("1 if plan[WAVE] == 0 else 0", "1"),
+    "the last loss alone": ("loss = loss + reals(", "loss = reals("),
     "gradients of chunks left out": ("if plan[RESULT] != 0:", "if 0:"),
-    "penalties in every wave": ("return threads if first > 0 and k == 0 else k", "return k"),
+    "penalties in every wave": ("if plan[WAVE] > 0 and k == 0 else k", "if 0 else k"),
     "penalties in every chunk": ("make_plans(program.without_totals,", "make_plans(program,"),
 }
 

@@ -44,6 +44,9 @@ SWEEPS = {kind: sweep for sweep, kind in KINDS.items()}
 CHUNK = 256
 """Samples whose gradients are added up before they meet those of others, if results are to be reproducible."""
 
+OF_CLASSES = np.dtype(np.int64)
+"""Of targets that are indices of classes."""
+
 WORTH_A_THREAD = 1 << 20
 """Operations of products that a thread should have at least, as they take some time to hand over."""
 
@@ -194,7 +197,7 @@ class PreparedBackprop(Prepared):
 
     def _can_be_read(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> bool:
         """Whether sweeps take the arrays by their addresses."""
-        of_targets = np.dtype(np.int64) if y.ndim == 1 else self._dtype
+        of_targets = OF_CLASSES if y.ndim == 1 else self._dtype
         return all(
             array.__class__ is ndarray
             and array.dtype == (of_targets if array is y else self._dtype)
@@ -209,11 +212,17 @@ class PreparedBackprop(Prepared):
         return value if value - value == 0 else super().value(theta, x, y, allow_nonfinite)
 
     def _at_once(self, sweep: str, theta: np.ndarray, x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> float:
-        """The loss from one call of a compiled sweep, or NaN where all must be looked at again, at leisure."""
-        if not theta.__class__ is x.__class__ is y.__class__ is ndarray:
+        """The loss from one call of a compiled sweep, or NaN where all must be looked at again, at leisure.
+
+        Numba takes numbers of the other byte order for its own, once it has met others that are not aligned.
+        """
+        dtype = self._dtype
+        if not (theta.__class__ is x.__class__ is y.__class__ is ndarray and theta.dtype is x.dtype is dtype):
+            return math.nan
+        if y.dtype is not dtype and y.dtype is not OF_CLASSES:
             return math.nan
         for other in others:
-            if other.__class__ is not ndarray:
+            if other.__class__ is not ndarray or other.dtype is not dtype:
                 return math.nan
         try:
             if not len(x):
@@ -456,8 +465,7 @@ class PreparedBackprop(Prepared):
             return None
         fixed = CHUNK if self.backend.mode == "reproducible" else 0
         enough = -(-WORTH_A_THREAD // (6 * max(1, self.net.n_params)))
-        given = self.net.n_params, self.net.n_inputs + self.net.n_outputs
-        return self._threads.Crew(self.backend.threads, fixed, enough, self.backend.dtype, *given)
+        return self._threads.Crew(self.backend.threads, fixed, enough, self.backend.dtype)
 
     def _blas(self, samples: int) -> AbstractContextManager[Any]:
         """Threads have samples of their own, and BLAS none beside them."""

@@ -9,7 +9,26 @@ from numba import types
 from numba.extending import overload
 
 from difflab.kernels.flags import CALLED
-from difflab.kernels.layout import LOSS_SUMS, N_INPUTS, N_OUTPUTS, N_PARAMS, ONLY_BATCH, address_of, reals
+from difflab.kernels.layout import (
+    IS_CLASSES,
+    ITEM,
+    LOSS_SUMS,
+    N_INPUTS,
+    N_OUTPUTS,
+    N_PARAMS,
+    ONLY_BATCH,
+    SHARE_BEGIN,
+    SHARE_END,
+    THETA,
+    THETA_DOT,
+    TOTAL,
+    X,
+    Y,
+    address_of,
+    array,
+    reals,
+    words,
+)
 from difflab.kernels.target import compiled
 from difflab.kernels.vector_math import FLOAT32, FLOAT64, Precision
 
@@ -71,23 +90,28 @@ def are_within(numbers, low, high):
 
 
 @compiled
-def admits(plan, theta, x, y):
-    """Whether shapes and places are right, numbers finite, and targets in their range."""
+def fits(plan, theta, x, y):
+    """Whether shapes and places are right."""
     batch = x.shape[0]
     have_places = are_aligned(theta) and are_aligned(x) and are_aligned(y)
-    fits = (
-        have_places
-        and theta.size == plan[N_PARAMS]
-        and batch > 0
-        and x.shape[1] == plan[N_INPUTS]
-        and y.shape[0] == batch
-    )
-    if not fits or (plan[ONLY_BATCH] != 0 and batch != plan[ONLY_BATCH]):
+    is_number_right = batch > 0 and (plan[ONLY_BATCH] == 0 or batch == plan[ONLY_BATCH])
+    wide = 1 if y.ndim == 1 else plan[N_OUTPUTS]
+    are_sizes_right = theta.size == plan[N_PARAMS] and x.shape[1] == plan[N_INPUTS] and y.size == batch * wide
+    return have_places and is_number_right and are_sizes_right and y.shape[0] == batch
+
+
+@compiled
+def are_sound(plan, zero):
+    """Whether what is at a plan's addresses is finite, of theta and its direction its share, and targets in range."""
+    begin, size = plan[SHARE_BEGIN] * plan[ITEM], plan[SHARE_END] - plan[SHARE_BEGIN]
+    if not are_finite(array(plan[THETA] + begin, size, zero)):
         return False
-    if not (are_finite(theta) and are_finite(x.reshape(x.size))):
+    if plan[THETA_DOT] != 0 and not are_finite(array(plan[THETA_DOT] + begin, size, zero)):
         return False
-    if y.ndim == 1:
-        return are_within(y, 0, plan[N_OUTPUTS] - 1)
+    if not are_finite(array(plan[X], plan[TOTAL] * plan[N_INPUTS], zero)):
+        return False
+    if plan[IS_CLASSES] != 0:
+        return are_within(words(plan[Y], plan[TOTAL]), 0, plan[N_OUTPUTS] - 1)
     limits = reals(plan[LOSS_SUMS] + 8 * LIMITS, 2)
-    low, high = x.dtype.type(limits[0]), x.dtype.type(limits[1])
-    return y.shape[1] == plan[N_OUTPUTS] and are_within(y.reshape(y.size), low, high)
+    targets = array(plan[Y], plan[TOTAL] * plan[N_OUTPUTS], zero)
+    return are_within(targets, targets.dtype.type(limits[0]), targets.dtype.type(limits[1]))

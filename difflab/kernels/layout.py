@@ -47,9 +47,17 @@ PRODUCT, RUN, CREW, PARTNERS, RESULT = range(35, 40)
 """Addresses of the code that makes products of matrices, and of that which runs a plan; of a crew, 0 without one, and
 of the plans for chunks of samples; the word for what these add up to, or 0 for their losses alone."""
 
-HELD_X, HELD_GRADIENT, N_STATE = range(40, 43)
+HELD_X, HELD_GRADIENT = range(40, 42)
 """Where the samples of a bound call begin, and its gradient: a run advances its own addresses, and an error leaves them
 advanced."""
+
+LOOKS_FIRST, SHARE_BEGIN, SHARE_END = range(42, 45)
+"""Whether a run looks at the numbers it is given and makes NaN of the loss for those that it does not take; which
+entries of theta it looks at, or adds up those of the gradient."""
+
+WHOLE, WAVE, N_PARTS, N_STATE = range(45, 49)
+"""Of a chunk, where the plan lies that it is a part of; of that plan, at which sample the chunks under way begin, and
+how many they are."""
 
 FORWARD, TANGENT, REVERSE, REVERSE_TANGENT, INPUT, INPUT_WIDTH, OTHER, OUTPUT, WIDTH = range(9)
 """Words of a row: addresses of its rules, and columns of two inputs and of the value it makes."""

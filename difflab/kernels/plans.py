@@ -32,6 +32,7 @@ from difflab.kernels.layout import (
     RESULT,
     RUN,
     SCRATCH,
+    SHARE_END,
     TILE,
     VALUES,
     X_BAR,
@@ -125,7 +126,7 @@ def make_plans(program: Program, n_params: int, choice: Choice, samples: int, co
     state[ITEM], state[TILE], state[N_ROWS], state[N_PARAMS] = choice.item, tile, len(table.rows), n_params
     state[N_INPUTS], state[N_OUTPUTS], state[OUTPUTS] = program.n_inputs, program.n_outputs, table.outputs
     state[PRODUCT] = addresses.of_product(choice.dtype, choice.reproducible, choice.library)
-    state[RUN] = addresses.of_plan(choice.dtype)
+    state[RUN], state[SHARE_END] = addresses.of_plan(choice.dtype), n_params
     state[DIVISOR] = 0 if program.reduction == "mean" else 1
     words, room = np.concatenate([state, table.rows.ravel()]), _room(program, table, choice, tile, n_params)
     limits = _limits(program, np.dtype(choice.dtype))

@@ -14,10 +14,11 @@ import numba
 import numpy as np
 from numba import float32, float64, int64
 
-from difflab.kernels.admission import admits, are_aligned, are_apart, are_finite
+from difflab.kernels.admission import are_aligned, are_apart, are_finite, are_sound, fits
 from difflab.kernels.layout import (
     BARS,
     BATCH,
+    CREW,
     DIVISOR,
     DOTS,
     FORWARD,
@@ -29,6 +30,7 @@ from difflab.kernels.layout import (
     IS_CLASSES,
     IS_FIRST,
     ITEM,
+    LOOKS_FIRST,
     LOSS_SUMS,
     N_COLUMNS,
     N_INPUTS,
@@ -129,6 +131,9 @@ def run_plan(address, size, zero):
     """
     plan = words(address, size)
     losses = reals(plan[LOSS_SUMS], 3)
+    if plan[LOOKS_FIRST] != 0 and not are_sound(plan, zero):
+        losses[2] = np.nan
+        return
     losses[0], losses[1] = 0.0, 0.0
     plan[PARTS] = plan[DIVISOR] if plan[DIVISOR] != 0 else plan[TOTAL]
     most = plan[TILE]
@@ -156,7 +161,13 @@ def _run(plan, zero):
 @compiled
 def _start(plan, theta, x, y):
     plan[THETA], plan[X], plan[Y] = address_of(theta), address_of(x), address_of(y)
-    plan[IS_CLASSES], plan[TOTAL] = y.ndim == 1, x.shape[0]
+    plan[IS_CLASSES], plan[TOTAL], plan[LOOKS_FIRST] = y.ndim == 1, x.shape[0], 1
+
+
+@compiled
+def _checked(plan, made, loss):
+    """The loss, if what was made with it is finite; a crew has looked at that."""
+    return loss if plan[CREW] != 0 or are_finite(made) else np.nan
 
 
 def value_and_gradient(plan, theta, x, y, out):
@@ -172,17 +183,16 @@ def value_and_gradient(plan, theta, x, y, out):
     y : (batch, n_outputs), or class indices (batch,)
     """
     is_apart = are_apart(out, theta) and are_apart(out, x) and are_apart(out, y) and are_aligned(out)
-    if out.size != plan[N_PARAMS] or not is_apart or not admits(plan, theta, x, y):
+    if out.size != plan[N_PARAMS] or not is_apart or not fits(plan, theta, x, y):
         return np.nan
     _start(plan, theta, x, y)
     plan[GRADIENT] = address_of(out)
-    loss = _run(plan, x.dtype.type(0))
-    return loss if are_finite(out) else np.nan
+    return _checked(plan, out, _run(plan, x.dtype.type(0)))
 
 
 def value(plan, theta, x, y):
     """The loss of a batch; otherwise as :func:`value_and_gradient`."""
-    if not admits(plan, theta, x, y):
+    if not fits(plan, theta, x, y):
         return np.nan
     _start(plan, theta, x, y)
     return _run(plan, x.dtype.type(0))
@@ -191,13 +201,12 @@ def value(plan, theta, x, y):
 def hvp(plan, theta, x, y, theta_dot, out):
     """The loss; fills ``out`` with the Hessian times ``theta_dot``; otherwise as :func:`value_and_gradient`."""
     apart = are_apart(out, theta) and are_apart(out, x) and are_apart(out, y) and are_apart(out, theta_dot)
-    fits = apart and out.size == plan[N_PARAMS] and theta_dot.size == plan[N_PARAMS] and admits(plan, theta, x, y)
-    if not (fits and are_aligned(theta_dot) and are_aligned(out) and are_finite(theta_dot)):
+    have_size = out.size == plan[N_PARAMS] and theta_dot.size == plan[N_PARAMS]
+    if not (apart and have_size and are_aligned(theta_dot) and are_aligned(out) and fits(plan, theta, x, y)):
         return np.nan
     _start(plan, theta, x, y)
     plan[THETA_DOT], plan[GRADIENT_DOT] = address_of(theta_dot), address_of(out)
-    loss = _run(plan, x.dtype.type(0))
-    return loss if are_finite(out) else np.nan
+    return _checked(plan, out, _run(plan, x.dtype.type(0)))
 
 
 @compiled
@@ -242,7 +251,8 @@ def value_and_gradient_again(address, size, zero):
 
 
 def run(plan, zero):
-    """Whatever a plan is for, with all its addresses in place; the loss, if it has one."""
+    """Whatever a plan is for, with all its addresses in place and whatever lies there; the loss, if it has one."""
+    plan[LOOKS_FIRST] = 0
     return _run(plan, zero)
 
 

@@ -16,11 +16,8 @@ from difflab.kernels.sweeps import TAKES_ALL
 
 
 PATIENCE = 1 << 16
-"""Looks for work until a thread goes to sleep, a millisecond or a few of them, beside those for what who calls reads
-before it offers any: to be woken takes longer than many chunks."""
-
-NUMBERS_A_LOOK = 8
-"""Numbers that are read in the time of a look, at least."""
+"""Looks for work until a thread goes to sleep, a millisecond or a few of them: to be woken takes longer than many
+chunks."""
 
 
 class Crew:
@@ -35,7 +32,6 @@ class Crew:
     fixed : samples of every chunk, or 0 where batches are shared evenly.
     enough : samples that are worth a thread where they are.
     dtype : of the numbers.
-    n_params, n_given : numbers that who calls reads before it offers anything: all parameters, and those of a sample.
 
     Attributes
     ----------
@@ -43,16 +39,16 @@ class Crew:
     partners : plans that chunks need: one for each thread, and one more for who calls if its chunks are several.
     """
 
-    def __init__(self, threads: int, fixed: int, enough: int, dtype: str, n_params: int, n_given: int) -> None:
+    def __init__(self, threads: int, fixed: int, enough: int, dtype: str) -> None:
         self._n_helpers = 0 if TAKES_ALL else threads - 1
         self._help_out: Any = crew.helpers_door(dtype) if self._n_helpers else None
         self._zero = np.dtype(dtype).type(0)
         self._pid, self._calls = 0, list[SimpleQueue]()
         self._batch = self._needed = 0
-        self._n_params, self._n_given = n_params, n_given
         self.partners = threads + (fixed > 0)
         self.words = np.zeros(crew.N_HEAD + crew.N_SLOT * (threads - 1), np.int64)
         self.words[[crew.N_THREADS, crew.FIXED, crew.ENOUGH]] = threads, fixed, enough
+        self.of_helpers(crew.LOOKS)[:] = PATIENCE
 
     def chunks(self, batch: int) -> int:
         """How many there are."""
@@ -62,8 +58,6 @@ class Crew:
         """Have as many helpers look as there is something for in a batch."""
         if batch != self._batch:
             self._batch, self._needed = batch, min(self.chunks(batch) - 1, self._n_helpers)
-            numbers = 2 * (self._n_params + batch * self._n_given)  # Of a direction as many are read.
-            self.of_helpers(crew.LOOKS)[:] = numbers // NUMBERS_A_LOOK + PATIENCE
         if not self._needed:
             return
         if self._pid != os.getpid():
