@@ -11,7 +11,12 @@ from difflab.study.break_even import found, gradients, lines
 
 
 ROW = {"network": "2-2-2", "hidden": "tanh", "batch": 16, "parameters": 12, "status": "ok"}
-DERIVED = ROW | {"method": "Symbolic('c')", "prepare_seconds": 2.0, "gradient_seconds": 0.25, "backprop_seconds": 0.5}
+DERIVED = ROW | {
+    "method": "Symbolic(evaluation='c')",
+    "prepare_seconds": 2.0,
+    "gradient_seconds": 0.25,
+    "backprop_seconds": 0.5,
+}
 BACKPROP = ROW | {"method": "Backprop('float64')", "prepare_seconds": 0.5, "gradient_seconds": 9.0}
 DIFFERENCES = ROW | {"method": "FiniteDifference('central')", "prepare_seconds": 0.0, "gradient_seconds": 1.25}
 

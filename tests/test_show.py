@@ -262,7 +262,7 @@ def test_show_prints_layers_terms_and_program(place):
 def test_show_forecasts_what_it_would_take_to_derive(place):
     lines = [" ".join(line.split()) for line in difflab(place, "show", "digits.json").stdout.splitlines()]
     assert any(re.match(r"Symbolic\('none'\) \d", line) for line in lines)
-    assert any(re.match(r"Symbolic\('during', 'forward'\) \d", line) for line in lines)
+    assert any(re.match(r"Symbolic\('during', order='forward'\) \d", line) for line in lines)
     ahead = json.loads(difflab(place, "show", "digits.json", "--json").stdout)["to_derive"]
     assert ahead["Symbolic('none')"]["forecast_tree_ops"] > ahead["Symbolic('during')"]["forecast_ops"] > 0
 

@@ -316,21 +316,41 @@ def test_labels_tell_choices_apart_and_leave_the_usual_out():
         "Symbolic('none')",
         "Symbolic()",
         "Symbolic('during')",
-        "Symbolic('during', 'forward')",
+        "Symbolic('during', order='forward')",
         "Symbolic('layerwise')",
-        "Symbolic('layerwise', 'forward')",
-        "Symbolic('c')",
-        "Symbolic('during', 'c')",
-        "Symbolic('during', 'numba')",
-        "Symbolic('balls')",
-        "Symbolic('during', 'balls')",
-        "Symbolic('factor_terms')",
-        "Symbolic('none', 'symengine')",
-        "Symbolic('symengine')",
+        "Symbolic('layerwise', order='forward')",
+        "Symbolic(evaluation='c')",
+        "Symbolic('during', evaluation='c')",
+        "Symbolic('during', evaluation='numba')",
+        "Symbolic(evaluation='balls')",
+        "Symbolic('during', evaluation='balls')",
+        "Symbolic(simplification='factor_terms')",
+        "Symbolic('none', engine='symengine')",
+        "Symbolic(engine='symengine')",
         "Symbolic('during')",
-        "Symbolic('c')",
+        "Symbolic(evaluation='c')",
     ]
     assert repr(dl.Symbolic("during", max_ops=9)) == "Symbolic('during')"
+
+
+def test_labels_are_calls_that_make_the_same_choices():
+    for backend in CHOICES:
+        assert repr(eval(repr(backend), {"Symbolic": dl.Symbolic})) == repr(backend)  # noqa: S307
+
+
+def test_conditions_that_choose_are_written_as_they_are(monkeypatch):
+    """SymPy simplified them, which took a minute for three pieces of a maxout."""
+
+    def simplified(*_: object) -> None:
+        raise AssertionError("conditions must not be simplified")
+
+    monkeypatch.setattr("sympy.logic.boolalg.simplify_logic", simplified)
+    net = dl.MLP(2, [dl.Maxout(1, 3), dl.Dense(2)])
+    theta, x, y = net.init(0), np.random.default_rng(0).normal(size=(7, 2)), np.array([0, 1, 0, 1, 1, 0, 0])
+    value, gradient = dl.Symbolic("none").prepare(net).value_and_gradient(theta, x, y)
+    expected = dl.Backprop().prepare(net).value_and_gradient(theta, x, y)
+    assert value == pytest.approx(expected[0], rel=1e-14)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-12, atol=1e-15)
 
 
 @each_choice

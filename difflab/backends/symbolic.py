@@ -93,7 +93,8 @@ class Symbolic(Backend):
 
     def __repr__(self) -> str:
         """Options that are not the usual ones, limits apart: these change whether there is an answer, not which."""
-        words = [repr(getattr(self, field.name)) for field in dataclasses.fields(self) if self._is_chosen(field)]
+        chosen = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if self._is_chosen(field)}
+        words = [repr(value) if name == "sharing" else f"{name}={value!r}" for name, value in chosen.items()]
         return f"Symbolic({', '.join(words)})"
 
     def _is_chosen(self, field: dataclasses.Field) -> bool:

@@ -56,7 +56,22 @@ NAMES = {
 
 
 class _Printer(LongSums, SciPyPrinter):
-    """NumPy's functions by their bare names."""
+    """NumPy's functions by their bare names, and choices as they are written.
+
+    SymPy simplifies every condition that holds a choice, to which end it evaluates all relations of all symbols: that
+    may take a minute for a page of code.
+    """
+
+    def _print_Piecewise(self, expr: sympy.Piecewise) -> str:
+        return self._select([piece.cond for piece in expr.args], [piece.expr for piece in expr.args], "nan")
+
+    def _print_ITE(self, expr: sympy.ITE) -> str:
+        test, chosen, otherwise = expr.args
+        return self._select([test], [chosen], self._print(otherwise))
+
+    def _select(self, conditions: list[sympy.Basic], choices: list[sympy.Basic], default: str) -> str:
+        written = [", ".join(map(self._print, each)) for each in (conditions, choices)]
+        return f"select([{written[0]}], [{written[1]}], default={default})"
 
 
 def source(derivation: Derivation, shared: Shared, of_loss: Shared) -> tuple[str, str]:
