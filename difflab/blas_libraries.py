@@ -16,15 +16,23 @@ MKL = ("libmkl_rt.", "mkl_rt.")
 """How the file of MKL that has all routines is called, on Linux and macOS or on Windows."""
 
 
+LP64 = 0
+"""MKL's number for the interface whose integers have 32 bits."""
+
+
 def missing(blas: str) -> str | None:
-    """The sentence about a library that is asked for and not there, or None."""
-    return str(MissingExtra("mkl", "MKL")) if blas == "mkl" and not _mkl_file() else None
+    """The sentence about a library that is asked for and cannot be called, or None."""
+    if blas != "mkl" or _takes_short_integers():
+        return None
+    if not _mkl_file():
+        return str(MissingExtra("mkl", "MKL"))
+    return "MKL must take integers of 32 bits, got 64, as another user of it in this process chose; use blas='scipy'"
 
 
 def chosen(blas: str) -> str:
-    """The library that is meant: by ``"auto"``, MKL where its package is installed."""
+    """The library that is meant: by ``"auto"``, MKL where its package is installed and takes integers of 32 bits."""
     if blas == "auto":
-        return "mkl" if _mkl_file() else "scipy"
+        return "mkl" if _takes_short_integers() else "scipy"
     return blas
 
 
@@ -70,3 +78,12 @@ def _mkl_file() -> str | None:
 @cache
 def _mkl() -> ctypes.CDLL:
     return ctypes.CDLL(str(_mkl_file()))
+
+
+@cache
+def _takes_short_integers() -> bool:
+    """Whether MKL is there with the interface that is called here.
+
+    The first to use it in a process chooses, by such a call or else by ``MKL_INTERFACE_LAYER``.
+    """
+    return _mkl_file() is not None and _mkl().MKL_Set_Interface_Layer(LP64) == LP64

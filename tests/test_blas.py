@@ -64,6 +64,7 @@ NET = dl.MLP.dense([8, 8, 8, 2], "tanh")
 
 def without_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas_libraries, "_mkl_file", lambda: None)
+    monkeypatch.setattr(blas_libraries, "_takes_short_integers", blas_libraries._takes_short_integers.__wrapped__)
 
 
 def test_without_mkl_it_is_scipys(monkeypatch):
@@ -89,6 +90,22 @@ def test_a_package_without_its_file_counts_for_nothing(monkeypatch):
 
     monkeypatch.setattr(blas_libraries.importlib.metadata, "files", lambda package: [File()])
     assert blas_libraries._mkl_file.__wrapped__() is None
+
+
+class Long:
+    """MKL as another user of the process has made it take integers of 64 bits."""
+
+    def MKL_Set_Interface_Layer(self, layer: int) -> int:  # noqa: N802
+        return 1
+
+
+def test_an_mkl_that_takes_long_integers_is_not_called(monkeypatch):
+    without_mkl(monkeypatch)
+    monkeypatch.setattr(blas_libraries, "_mkl_file", lambda: "libmkl_rt.so.3")
+    monkeypatch.setattr(blas_libraries, "_mkl", Long)
+    assert blas_libraries.chosen("auto") == "scipy"
+    with pytest.raises(dl.Unsupported, match="MKL must take integers of 32 bits, got 64"):
+        dl.Backprop(blas="mkl").prepare(NET)
 
 
 def test_other_libraries_are_unknown():
@@ -146,3 +163,22 @@ def test_gradients_by_mkl_and_by_scipys_are_within_their_bound(dtype):
     for blas in ("mkl", "scipy"):
         _, gradient = dl.Backprop(dtype, blas=blas).prepare(net).value_and_gradient(*given)
         assert dl.discrepancy(gradient, truth, bound=dl.rounding_bound(truth, dtype)).is_within_bound
+
+
+OF_LONG_INTEGERS = """
+import numpy as np
+import difflab as dl
+
+net = dl.MLP.dense([300, 200, 3])
+arguments = net.init(0), np.ones((256, 300)), np.zeros(256, int)
+values = [dl.Backprop(blas=blas).prepare(net).value_and_gradient(*arguments)[0] for blas in ("mkl", "scipy")]
+assert abs(values[0] - values[1]) < 1e-13, values
+"""
+
+
+@needs_mkl
+def test_the_environment_does_not_make_integers_long():
+    """Products were wrong without a word, or ended the process."""
+    given = os.environ | {"MKL_INTERFACE_LAYER": "ILP64"}
+    done = subprocess.run([sys.executable, "-c", OF_LONG_INTEGERS], env=given, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
