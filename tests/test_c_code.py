@@ -122,6 +122,16 @@ def test_constants_are_the_nearest_doubles():
         assert in_c(derivation, *parts).sums(np.ones(1), np.zeros((0, 1))).tolist() == [number, number]
 
 
+@each_language
+@pytest.mark.parametrize("power", ["1/2", "-1/2", "3/2", "-3/2", "1/3"])
+def test_roots_are_what_they_say_and_of_what_overflowed_nothing_is_known(power, language):
+    w, power = sympy.Symbol("w0", real=True), sympy.Rational(power)
+    parts = expressions.Shared([], [(w**2 + 1) ** power]), expressions.Shared([], [(w**2 + 1) ** power])
+    evaluator = MADE[language](expressions.Derivation([w], [], w, []), *parts)
+    assert evaluator.loss(np.array([2.0]), np.zeros((0, 1))) == pytest.approx(5 ** float(power), rel=8 * EPS)
+    assert np.isnan(evaluator.loss(np.array([1e200]), np.zeros((0, 1))))
+
+
 OURS = {"loss_and_gradient", "loss", "theta", "samples", "batch", "out", "for", "i"}
 FUNCTIONS = {"exp", "log", "tanh", "sqrt", "erfc", "e"}
 

@@ -11,6 +11,8 @@ import pytest
 
 import difflab as dl
 from difflab.backends.certified import ENCLOSED, ROUNDED, Enclosure
+from difflab.backends.symbolic import EVALUATIONS
+from difflab.derivation.sharing import SHARING, Way
 from difflab.discrepancy import least_and_greatest_error, relative_in_norm
 from difflab.primitives.activations import ACTIVATIONS
 
@@ -324,10 +326,23 @@ def test_no_spread_is_too_small_or_large_for_a_batch_norm(backend, weight):
     assert relative_in_norm(gradient - truth.gradient, truth.gradient) <= 100 * 2.0**-52
 
 
-def test_overflowed_squares_are_no_answer_of_symbolic():
+TO_FLOATS = [evaluation for evaluation in EVALUATIONS if evaluation != "balls"]
+WAYS = [
+    *map(Way, SHARING),
+    *(Way(sharing, "forward") for sharing in ("during", "layerwise")),
+    *(Way(sharing, engine="symengine") for sharing in ("none", "after")),
+]
+
+
+@pytest.mark.parametrize("evaluation", TO_FLOATS)
+@pytest.mark.parametrize("way", WAYS, ids=repr)
+def test_overflowed_squares_are_no_answer_of_symbolic(way, evaluation):
     net, *arguments = normalised(1e200)
+    backend = dl.Symbolic(way.sharing, way.order, evaluation, engine=way.engine)
+    if reason := backend.unsupported(net):
+        pytest.skip(reason)
     with pytest.raises(dl.NotFinite):
-        dl.value_and_gradient(net, *arguments, dl.Symbolic())
+        dl.value_and_gradient(net, *arguments, backend)
 
 
 def test_statistics_whose_sum_overflows_are_refused():

@@ -14,12 +14,22 @@ import numpy as np
 from sympy.printing.c import C99CodePrinter
 
 from difflab.derivation.expressions import Derivation, Shared
-from difflab.derivation.scalar_code import ScalarPrinter, functions
+from difflab.derivation.scalar_code import GUARD, ScalarPrinter, functions
 from difflab.memory import held_bytes
 
 
 FLAGS = ("-O1", "-shared", "-fPIC", "-ffp-contract=off", "-w")
 """The arithmetic that is written and no other; optimising further takes longer than it saves on straight lines."""
+
+
+BEFORE = f"""#include <math.h>
+
+static double {GUARD}(double z)
+{{
+    return isinf(z) ? NAN : z;
+}}
+
+"""
 
 
 class _Printer(ScalarPrinter, C99CodePrinter):
@@ -41,7 +51,7 @@ def library(text: str, compiler: str) -> bytes:
     """What the compiler makes of functions, as a shared library."""
     with tempfile.TemporaryDirectory(prefix="difflab-") as folder:
         written, made = Path(folder) / "expressions.c", Path(folder) / "expressions.so"
-        written.write_text("#include <math.h>\n\n" + text)
+        written.write_text(BEFORE + text)
         command: Sequence[str] = (compiler, *FLAGS, str(written), "-o", str(made), "-lm")
         found = subprocess.run(_in_what_is_left(command), capture_output=True, text=True)
         if found.returncode:

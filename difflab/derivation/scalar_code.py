@@ -14,8 +14,15 @@ MOST_FACTORS = 8
 """Whole powers up to which a power is a product."""
 
 
+GUARD = "if_finite"
+"""Of code, a function that makes infinities NaN.
+
+Roots are of sums of squares. When these overflow nothing is known of them: infinity would make quotients zero.
+"""
+
+
 class ScalarPrinter(LongSums):
-    """Numbers as doubles, whole powers as products, and given symbols as entries of arrays."""
+    """Numbers as doubles, whole powers as products, roots of what is finite, and given symbols as entries of arrays."""
 
     places: dict[sympy.Symbol, str]
 
@@ -37,6 +44,9 @@ class ScalarPrinter(LongSums):
         if power.is_Integer and 1 < abs(power) <= MOST_FACTORS and _is_name(expr.base):
             product = "*".join([self._print(expr.base)] * abs(int(power)))
             return f"({product})" if power > 0 else f"(1.0/({product}))"
+        if not power.is_Integer and not expr.base.is_number:
+            guarded = sympy.Symbol(f"{GUARD}({self._print(expr.base)})")
+            return super()._print_Pow(sympy.Pow(guarded, power, evaluate=False))
         return super()._print_Pow(expr)
 
 

@@ -7,13 +7,19 @@ import math
 import numba
 import numpy as np
 
+from difflab.derivation.scalar_code import GUARD
 from difflab.loading import functions
+
+
+@numba.njit
+def _if_finite(z: float) -> float:
+    return z if math.isfinite(z) else math.nan
 
 
 NAMES = {
     name: getattr(math, name)
     for name in ("exp", "log", "tanh", "sqrt", "sin", "cos", "tan", "cosh", "sinh", "erfc", "pi")
-} | {"range": range}
+} | {"range": range, GUARD: _if_finite}
 """All that printed code can reach."""
 
 SIGNATURE = numba.void(numba.float64[::1], numba.float64[:, ::1], numba.float64[::1])
