@@ -9,6 +9,7 @@ import pytest
 
 import difflab as dl
 from difflab.derivation.forecasting import COSTS, FIGURES, Cost, CostLaw, beyond, columns_of, forecast
+from difflab.derivation.sharing import SHARING
 from difflab.study import csv_rows, forecasts, plots, worker
 from difflab.study.cells import Cell, Task, resolved
 from difflab.study.declaration import PlacedNetwork
@@ -68,6 +69,19 @@ def test_sizes_beyond_any_float_are_forecast_as_beyond_any_limit():
     assert dl.Symbolic("none").forecast(deep)["forecast_tree_ops"] > 10**308
     with pytest.raises(dl.Refused, match=r"forecast \d\.\de\+\d{3} operations"):
         dl.Symbolic("none").prepare(deep)
+
+
+@pytest.mark.parametrize(
+    "layer", [dl.Softmax(), dl.Elementwise("tanh"), dl.Dropout(0.5, seed=1), dl.Multiply(2)], ids=repr
+)
+@pytest.mark.parametrize("sharing", SHARING)
+def test_networks_without_parameters_are_forecast_and_derived(layer, sharing):
+    net, backend = dl.MLP(4, [layer], "squared_error"), dl.Symbolic(sharing)
+    assert 0 < backend.forecast(net)["forecast_seconds_low"] < 1
+    prepared = backend.prepare(net)
+    value, gradient = prepared.value_and_gradient(np.zeros(0), np.ones((3, 4)), np.ones((3, net.n_outputs)))
+    assert value == prepared.value(np.zeros(0), np.ones((3, 4)), np.ones((3, net.n_outputs))) >= 0
+    assert gradient.shape == (0,)
 
 
 def test_intervals_are_wider_away_from_what_was_fitted():

@@ -32,9 +32,13 @@ class CostLaw:
     scatter: float
 
     def at(self, size: float) -> tuple[float, float, float]:
-        """The figure at a size, and an interval that is to hold 19 of 20 further cases, wider away from the centre."""
-        logarithm = math.log(self.factor) + self.exponent * math.log(size)
-        away = (math.log(size) - self.centre) ** 2 / self.scatter
+        """The figure at a size, and an interval that is to hold 19 of 20 further cases, wider away from the centre.
+
+        A gradient of no operations, as without parameters, is forecast as one of a single operation.
+        """
+        of_size = math.log(max(size, 1))
+        logarithm = math.log(self.factor) + self.exponent * of_size
+        away = (of_size - self.centre) ** 2 / self.scatter
         spread = self.quantile * math.sqrt(1 + 1 / self.count + away)
         return _exp(logarithm), _exp(logarithm - spread), _exp(logarithm + spread)
 
