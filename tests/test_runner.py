@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -85,6 +86,7 @@ def test_every_measure_fills_its_columns(tmp_path):
 
 
 def test_what_is_compiled_first_is_in_its_own_time(tmp_path, monkeypatch):
+    (tmp_path / "code").mkdir()
     monkeypatch.setattr(runner, "_own_cache", lambda: nullcontext(str(tmp_path / "code")))
     (row,) = run(read_study(declare(tmp_path, 'name = "backprop"')), tmp_path / "results")
     assert row["kernel_compile_seconds"] > row["prepare_seconds"]
@@ -212,6 +214,20 @@ def test_a_timeout_is_a_row(tmp_path):
     assert (row["status"], row["reason"]) == ("timeout", "more than 0.1 s")
     assert (row["network"], row["method"]) == ("4-2-10", "FiniteDifference('central')")
     assert time.monotonic() - started < 30
+
+
+def test_a_compiler_that_meets_the_limit_of_a_cell_leaves_nothing(tmp_path, monkeypatch):
+    slow, temporary = tmp_path / "cc", tmp_path / "temporary"
+    temporary.mkdir()
+    slow.write_text(f"#!/bin/sh\ntouch $TMPDIR/left\necho $TMPDIR > {tmp_path}/where\nsleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    study = read_study(declare(tmp_path, 'name = "symbolic"\nsharing = "during"\nevaluation = "c"', seconds=6.0))
+    (row,) = run(study, tmp_path / "results")
+    assert row["status"] == "timeout"
+    assert not Path((tmp_path / "where").read_text().strip()).exists()
+    assert list(temporary.iterdir()) == []
 
 
 def test_too_little_memory_is_a_row(tmp_path):

@@ -110,7 +110,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def _own_cache() -> Iterator[str]:
-    """Where code that is compiled in one run is kept.
+    """Where code that is compiled in one run is kept, and what its workers write for a while.
 
     A folder of its own makes the first back-end that needs a kernel compile it, so that the time is measured in every
     run and never depends on what ran before.
@@ -162,23 +162,24 @@ class _Workers:
         return None
 
     def _ask(self, request: Request, limit_seconds: float) -> Row:
-        """Have a fresh process answer a request; it is killed with all its children beyond the limit."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "difflab.study.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=provenance.worker_environment(_threads(request)) | AT_REST | self._caches(),
-            start_new_session=True,
-        )
-        try:
-            output, errors = process.communicate(msgspec.json.encode(request), timeout=limit_seconds)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            return {"status": "timeout", "reason": f"more than {limit_seconds:g} s"}
-        except BaseException:
-            _kill(process)
-            raise
+        """Have a fresh process answer a request; beyond the limit it is killed with all its children and files."""
+        with tempfile.TemporaryDirectory(dir=self.cache, ignore_cleanup_errors=True) as folder:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "difflab.study.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=provenance.worker_environment(_threads(request)) | AT_REST | self._caches() | {"TMPDIR": folder},
+                start_new_session=True,
+            )
+            try:
+                output, errors = process.communicate(msgspec.json.encode(request), timeout=limit_seconds)
+            except subprocess.TimeoutExpired:
+                _kill(process)
+                return {"status": "timeout", "reason": f"more than {limit_seconds:g} s"}
+            except BaseException:
+                _kill(process)
+                raise
         try:
             answer = json.loads(output)
             self.environment = answer["environment"] | {"commit": self.commit}
