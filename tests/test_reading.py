@@ -142,6 +142,20 @@ def test_what_is_wrong_is_said(study, text, word):
     assert any(word in message for _, message in problems_of(study(text)))
 
 
+@pytest.mark.parametrize("seconds", [0.1, 1e6])
+def test_a_cell_may_take_as_long_as_a_derivation(study, seconds):
+    text = f"limit_seconds = {seconds}\n" + GOOD + f'\n[[backends]]\nname = "symbolic"\nlimit_seconds = {seconds}\n'
+    assert read_study(study(text)).limit_seconds == seconds
+
+
+@pytest.mark.parametrize("seconds", [0.09, 1.01e6])
+def test_neither_may_take_more_or_less(study, seconds):
+    text = f"limit_seconds = {seconds}\n" + GOOD + f'\n[[backends]]\nname = "symbolic"\nlimit_seconds = {seconds}\n'
+    messages = [message for _, message in problems_of(study(text))]
+    assert len(messages) == 2
+    assert all(message.endswith(f"from 0.1 to 1e+06, got {seconds}") for message in messages)
+
+
 @pytest.mark.parametrize("field", ["data", "hidden", "loss"])
 def test_reading_a_study_runs_nothing(study, tmp_path, field):
     """A hostile text may stand wherever a name does: it is looked up, never run."""

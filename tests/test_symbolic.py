@@ -544,15 +544,16 @@ def test_a_branch_that_no_precision_tells_is_an_error_that_says_so():
         ({"sharing": "during", "engine": "symengine"}, "engine must be 'sympy' for sharing 'during', got 'symengine'"),
         ({"sharing": "during", "simplification": "horner"}, "simplification must be 'none' for sharing 'during'"),
         ({"engine": "symengine", "simplification": "horner"}, "simplification must be 'none' for engine 'symengine'"),
-        ({"limit_seconds": 0}, "limit_seconds must be a number above 0 and at most 1e+06, got 0"),
-        ({"limit_seconds": True}, "limit_seconds must be a number above 0 and at most 1e+06, got True"),
-        ({"limit_seconds": np.inf}, "limit_seconds must be a number above 0 and at most 1e+06, got inf"),
-        ({"limit_seconds": np.nan}, "limit_seconds must be a number above 0 and at most 1e+06, got nan"),
-        ({"limit_seconds": "3"}, "limit_seconds must be a number above 0 and at most 1e+06, got '3'"),
+        ({"limit_seconds": 0}, "limit_seconds must be a number from 0.1 to 1e+06, got 0"),
+        ({"limit_seconds": True}, "limit_seconds must be a number from 0.1 to 1e+06, got True"),
+        ({"limit_seconds": np.inf}, "limit_seconds must be a number from 0.1 to 1e+06, got inf"),
+        ({"limit_seconds": np.nan}, "limit_seconds must be a number from 0.1 to 1e+06, got nan"),
+        ({"limit_seconds": "3"}, "limit_seconds must be a number from 0.1 to 1e+06, got '3'"),
         (
             {"limit_bytes": 2**63},
             "limit_bytes must be an integer from 1 to 9223372036854775807, got 9223372036854775808",
         ),
+        ({"max_ops": None}, "max_ops must be an integer, 1 or more, got None"),
         ({"limit_bytes": 1.5}, "limit_bytes must be an integer from 1 to 9223372036854775807, got 1.5"),
         ({"limit_seconds": 1.0, "evaluation": "balls"}, "limits must come with evaluation 'numpy' or 'c', got 'balls'"),
     ],
@@ -560,6 +561,15 @@ def test_a_branch_that_no_precision_tells_is_an_error_that_says_so():
 def test_choices_that_do_not_go_together_are_refused(options, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         dl.Symbolic(**options)
+
+
+@pytest.mark.parametrize("seconds", [np.float64(60), np.float32(60), np.int64(60), 60])
+def test_numbers_of_numpy_are_limits_like_those_of_python(seconds):
+    given = {"limit_seconds": seconds, "limit_bytes": np.int64(4_000_000_000), "max_ops": np.int32(10**6)}
+    backend = dl.Symbolic("during", **given)
+    assert [type(getattr(backend, name)) for name in given] == [float, int, int]
+    assert backend == dl.Symbolic("during", limit_seconds=60.0, limit_bytes=4_000_000_000, max_ops=10**6)
+    assert backend.prepare(dl.MLP.dense([1, 2])).facts["gradient_ops"] > 0
 
 
 def test_an_engine_that_is_not_there_is_named_with_its_remedy(monkeypatch):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.util import find_spec
+from numbers import Integral, Real
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -36,10 +38,9 @@ TRANSFERABLE = ("numpy", "c")
 
 COMPILER = "cc"
 MAX_OPS = 2_000_000
-LONGEST = 1e6
-"""Seconds that a limit may have."""
+LIMIT_SECONDS = 0.1, 1e6
+"""Least and greatest that a limit of time may have, of a derivation or of a cell of a study."""
 
-LIMITS = ("limit_seconds", "limit_bytes", "max_ops")
 CHEAP_GRADIENT = 5
 """Operations of loss and gradient by those of the loss, at most, where sharing is kept [Baur, Strassen 1983]."""
 
@@ -82,11 +83,9 @@ class Symbolic(Backend):
     def __post_init__(self) -> None:
         Way(self.sharing, self.order, self.simplification, self.engine)
         known(self.evaluation, EVALUATIONS, "evaluation")
-        _whole("max_ops", self.max_ops)
-        if self.limit_bytes is not None:
-            _bytes("limit_bytes", self.limit_bytes)
-        if self.limit_seconds is not None:
-            _seconds("limit_seconds", self.limit_seconds)
+        for name, checked in LIMITS.items():
+            if getattr(self, name) is not getattr(Symbolic, name):
+                object.__setattr__(self, name, checked(name, getattr(self, name)))
         if self.has_limits and self.evaluation not in TRANSFERABLE:
             words = " or ".join(map(repr, TRANSFERABLE))
             raise ValueError(f"limits must come with evaluation {words}, got {self.evaluation!r}")
@@ -151,19 +150,36 @@ def _rough(number: float) -> str:
     return format(Decimal(number) if number > sys.float_info.max else number, ".1e")
 
 
-def _whole(name: str, number: object) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+def _whole(name: str, number: Any) -> int:
+    if not _is_a(Integral, number) or number < 1:
         raise ValueError(f"{name} must be an integer, 1 or more, got {number!r}")
+    return int(number)
 
 
-def _bytes(name: str, number: object) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= sys.maxsize:
+def _bytes(name: str, number: Any) -> int:
+    if not _is_a(Integral, number) or not 1 <= number <= sys.maxsize:
         raise ValueError(f"{name} must be an integer from 1 to {sys.maxsize}, got {number!r}")
+    return int(number)
 
 
-def _seconds(name: str, number: object) -> None:
-    if not isinstance(number, int | float) or isinstance(number, bool) or not 0 < number <= LONGEST:
-        raise ValueError(f"{name} must be a number above 0 and at most {LONGEST:g}, got {number!r}")
+def _seconds(name: str, number: Any) -> float:
+    least, most = LIMIT_SECONDS
+    if not _is_a(Real, number) or not least <= number <= most:
+        raise ValueError(f"{name} must be a number from {least:g} to {most:g}, got {number!r}")
+    return float(number)
+
+
+def _is_a(kind: type, number: object) -> bool:
+    """Of Python or NumPy; another process is told Python's own, which these are made."""
+    return isinstance(number, kind) and not isinstance(number, bool)
+
+
+LIMITS: dict[str, Callable[[str, Any], float]] = {
+    "max_ops": _whole,
+    "limit_bytes": _bytes,
+    "limit_seconds": _seconds,
+}
+"""Options that are limits, each with what checks it."""
 
 
 def forecast_tree_ops(net: MLP, batch: int = 1) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from difflab.backends import Backend
+from difflab.backends.symbolic import LIMIT_SECONDS
 from difflab.datasets import SHAPES
 from difflab.documents import (
     MAX_MESSAGE,
@@ -40,7 +41,7 @@ MAX_ENTRIES = 1000
 LIMITS: dict[str, tuple[float, float]] = {
     "batch": (1, MAX_BATCH),
     "seed": (0, 2**63 - 1),
-    "limit_seconds": (0.1, 10**7),
+    "limit_seconds": LIMIT_SECONDS,
     "limit_bytes": (10**9, 2**62),
 }
 """Least and greatest value of each number in a study."""
