@@ -15,7 +15,8 @@ import pytest
 import sympy
 
 import difflab as dl
-from difflab.backends.symbolic import forecast_tree_ops
+from difflab import layers
+from difflab.backends.symbolic import EVALUATIONS, forecast_tree_ops
 from difflab.counting import loss_tree_operations
 from difflab.derivation import expressions, numpy_code, straight_lines
 from difflab.derivation.expressions import (
@@ -26,6 +27,7 @@ from difflab.derivation.expressions import (
     shared_operations,
     tree_operations,
 )
+from difflab.derivation.sharing import SHARING, Way
 from difflab.number_systems import Symbols
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.program import primal
@@ -208,22 +210,78 @@ def test_symbols_are_named_by_a_letter_and_a_number():
     assert [s.name for s in derivation.samples] == ["x0", "x1", "y0", "y1"]
 
 
-HOSTILE = "__import__('os').system('true')"
+@pytest.fixture
+def witness(tmp_path):
+    return tmp_path / "witness"
+
+
+@pytest.fixture
+def hostile(witness):
+    """Text that makes the witness where it is run."""
+    return f"__import__('pathlib').Path('{witness}').touch()"
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: dl.Dense(2, HOSTILE),
-        lambda: dl.MLP.dense([1, 1], loss=HOSTILE),
-        lambda: dl.MLP.dense([1, HOSTILE]),
-        lambda: dl.MLP(HOSTILE, [dl.Dense(1)]),
-        lambda: dl.MLP.dense([1, 1], reduction=HOSTILE),
+        lambda text: dl.Dense(2, text),
+        lambda text: dl.Dense(2, share=text),
+        lambda text: dl.MLP.dense([1, 1], loss=text),
+        lambda text: dl.MLP.dense([1, text]),
+        lambda text: dl.MLP(text, [dl.Dense(1)]),
+        lambda text: dl.MLP.dense([1, 1], reduction=text),
+        lambda text: dl.register_activation(replace(ACTIVATIONS["tanh"], name=text)),
     ],
 )
-def test_no_text_of_a_user_gets_into_a_network(make):
-    with pytest.raises((ValueError, TypeError), match="unknown|must be an integer"):
-        make()
+def test_no_text_of_a_user_gets_into_a_network(make, hostile, witness):
+    with pytest.raises(
+        (ValueError, TypeError), match="unknown|must be an integer|must be a name|must be an identifier"
+    ):
+        make(hostile)
+    assert not witness.exists()
+
+
+def differentiate_with_text_in_names(text: str, way: Way, evaluation: str) -> None:
+    """Names of shared parameters, of an activation's parameter, and of an activation, which all get into a network."""
+    net = dl.MLP(1, [dl.Dense(1, "hostile", share=text), dl.Dense(1, share=text)], "squared_error")
+    assert sum(text in parameter.name for parameter in net.parameters) == 3
+    backend = dl.Symbolic(way.sharing, way.order, evaluation, engine=way.engine)
+    if reason := backend.unsupported(net):
+        pytest.skip(reason)
+    backend.prepare(net).value_and_gradient(np.full(net.n_params, 0.5), np.ones((2, 1)), np.zeros((2, 1)))
+
+
+@pytest.fixture
+def text_in_names(monkeypatch, hostile):
+    """Where no name is checked any more: that of a weight, and all of an activation."""
+    row = replace(ACTIVATIONS["swish"], name=hostile, parameter=hostile)
+    for name in ("hostile", row.name):
+        monkeypatch.setitem(ACTIVATIONS, name, row)
+    monkeypatch.setattr(layers, "_check_share", lambda share: None)
+
+
+WAYS = [*map(Way, SHARING), Way("during", "forward"), Way(engine="symengine")]
+
+
+@pytest.mark.parametrize("evaluation", EVALUATIONS)
+@pytest.mark.parametrize("way", WAYS, ids=repr)
+@pytest.mark.usefixtures("text_in_names")
+def test_names_of_a_network_are_never_run(way, evaluation, hostile, witness):
+    differentiate_with_text_in_names(hostile, way, evaluation)
+    assert not witness.exists()
+
+
+@pytest.mark.usefixtures("text_in_names")
+def test_a_derivation_that_reads_names_as_sympy_does_is_caught(monkeypatch, hostile, witness):
+    right = expressions.derive_sample
+
+    def wrong(net, way):
+        sympy.sympify(net.parameters[0].name.removesuffix(".weight"))
+        return right(net, way)
+
+    monkeypatch.setattr(expressions, "derive_sample", wrong)
+    differentiate_with_text_in_names(hostile, Way(), "numpy")
+    assert witness.exists()
 
 
 # --- depth
