@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import operator
 import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from difflab.errors import known
+from difflab.errors import known, unknown
 
 
 MAX_FILE_BYTES = 1_000_000
@@ -33,7 +35,8 @@ TOKEN = re.compile(
     re.DOTALL,
 )
 KEY_PART = re.compile(r"\"((?:\\.|[^\"\\])*)\"|'([^']*)'|([\w-]+)")
-VALIDATION = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)
+VALIDATION = re.compile(r"(.*?)(?: - at `\$([^`]*)`)?", re.DOTALL)
+WRONG_CHOICE = "Invalid enum value"
 
 
 @dataclass(frozen=True)
@@ -272,12 +275,28 @@ def field_problems(table: Any, kind: type, place: Place, lines: Lines) -> Iterat
             msgspec.convert(value, types[name])
         except msgspec.ValidationError as error:
             what, within = VALIDATION.fullmatch(str(error)).groups(default="")  # type: ignore[union-attr]
-            yield Problem(line, f"{spelled((*place, name))}{within}: {what}, got {value!r}"[:MAX_MESSAGE])
+            if what.startswith(WRONG_CHOICE):
+                said = unknown(_entry(value, within), _choices(types[name]), name.removesuffix("s") if within else name)
+            else:
+                said = f"{what}, got {value!r}"
+            yield Problem(line, f"{spelled((*place, name))}{within}: {said}"[:MAX_MESSAGE])
         except ValueError as error:
             yield Problem(line, f"{spelled(place) or 'top level'}: {error}"[:MAX_MESSAGE])
     for name in _required(kind):
         if name not in table:
             yield Problem(line_of(place, lines), f"{spelled((*place, name))} is required; add {name} = ...")
+
+
+def _entry(value: Any, within: str) -> Any:
+    """What stands at ``[3][0]`` of nested lists."""
+    return reduce(operator.getitem, map(int, re.findall(r"\[(\d+)\]", within)), value)
+
+
+def _choices(hint: Any) -> list[str]:
+    """The words that a type has, those of a list, or none at all, among them."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [word for part in get_args(hint) for word in _choices(part)]
 
 
 def _fields(kind: type) -> tuple[str, ...]:

@@ -12,9 +12,15 @@ def known(word: str, table: Iterable[str], kind: str) -> str:
     names = sorted(table)
     if word in names:
         return word
+    raise ValueError(unknown(word, names, kind))
+
+
+def unknown(word: str, table: Iterable[str], kind: str) -> str:
+    """The sentence about a word that a table does not have."""
+    names = sorted(table)
     near = difflib.get_close_matches(str(word), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {word!r}; known: {', '.join(names)}{hint}")
+    return f"unknown {kind} {word!r}; known: {', '.join(names)}{hint}"
 
 
 OUT_OF_MEMORY = (

@@ -94,7 +94,7 @@ scheme = "central"
     for line, word in (
         (1, "Expected `str`, got `int`"),
         (2, "unknown field 'measure'"),
-        (3, "Invalid enum value 'acuracy'"),
+        (3, "measures[0]: unknown measure 'acuracy'; known: accuracy, agreement"),
         (4, "batch must be from 1 to 65536, got 0"),
         (7, "must be from 1 to"),
         (12, "unknown activation 'tahn'; known: elu"),
@@ -136,6 +136,18 @@ def test_the_error_text_is_one_line_per_problem_naming_the_file(study):
         ("batch = 1e400\n" + GOOD, "Expected `int`"),
         ("seed = 99999999999999999999\n" + GOOD, "seed"),
         ("limit_seconds = nan\n" + GOOD, "limit_seconds"),
+        (
+            GOOD + '\n[[backends]]\nname = "symbolic"\nsharing = "durin"\n',
+            "unknown sharing 'durin'; known: after, during, layerwise, none; did you mean 'during'?",
+        ),
+        (
+            GOOD.replace('["accuracy"]', '["a - at `$[9]`"]'),
+            "measures[0]: unknown measure 'a - at `$[9]`'; known: accuracy",
+        ),
+        (
+            GOOD + '\n[[backends]]\nname = "symbolic"\nengine = "it\'s - at `$`"\n',
+            'backends[1].engine: unknown engine "it\'s - at `$`"; known: symengine, sympy',
+        ),
     ],
 )
 def test_what_is_wrong_is_said(study, text, word):
