@@ -171,4 +171,6 @@ def test_gradients_under_limits_are_those_without():
 
 def test_stages_that_are_not_there_have_no_figures():
     assert "simplify_seconds" not in generate(NET, Recipe("sample", 1, Way(), "numpy")).facts
+    for way in (Way("none"), Way("during"), Way("layerwise")):
+        assert not {"cse_seconds", "cse_peak_bytes"} & set(generate(NET, Recipe("sample", 1, way, "numpy")).facts)
     assert peak_bytes() > 10**7

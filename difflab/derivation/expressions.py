@@ -192,7 +192,7 @@ def share_loss(derivation: Derivation, way: Way = AFTER) -> Shared:
 
 
 def _share(derivation: Derivation, outputs: list[sympy.Expr], way: Way) -> Shared:
-    if way.sharing != "after" or way.engine != "sympy":
+    if not way.shares_afterwards:
         return Shared(needed(derivation.lines, outputs), outputs)
     with deep_recursion():
         return Shared(*sympy.cse(outputs, order="none"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -76,7 +76,7 @@ def generate(net: MLP, recipe: Recipe) -> Generated:
     if way.simplification != "none":
         with stages.of("simplify"):
             derivation = expressions.simplified(derivation, way)
-    with stages.of("cse"):
+    with stages.of("cse") if way.shares_afterwards else nullcontext():
         shared = expressions.share(derivation, way)
     of_loss = expressions.share_loss(derivation, way)
     with stages.of("codegen"):

@@ -66,5 +66,10 @@ class Way:
         """Whether intermediate results have names while derivatives are formed."""
         return self.sharing in ("during", "layerwise")
 
+    @property
+    def shares_afterwards(self) -> bool:
+        """Whether SymPy looks for common subexpressions; another engine has found them when derivatives are there."""
+        return self.sharing == "after" and self.engine == "sympy"
+
 
 AFTER = Way()
