@@ -16,7 +16,7 @@ import sympy
 
 import difflab as dl
 from difflab import layers
-from difflab.backends.symbolic import EVALUATIONS, forecast_tree_ops
+from difflab.backends.symbolic import EVALUATIONS, KEPT_SIZES, forecast_tree_ops
 from difflab.counting import loss_tree_operations
 from difflab.derivation import expressions, numpy_code, straight_lines
 from difflab.derivation.expressions import (
@@ -28,6 +28,7 @@ from difflab.derivation.expressions import (
     tree_operations,
 )
 from difflab.derivation.sharing import SHARING, Way
+from difflab.enclosures import symbolic_balls
 from difflab.number_systems import Symbols
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.program import primal
@@ -582,6 +583,37 @@ def test_operations_of_coupled_samples_are_those_of_one():
         prepared.value(np.full(net.n_params, 0.5), np.arange(2.0 * batch).reshape(batch, 2), np.zeros(batch, int))
         counts.append(prepared.facts["gradient_ops"])
     assert counts[1] < 1.5 * counts[0]
+
+
+@pytest.mark.parametrize("evaluation", ["numpy", "balls"])
+def test_expressions_of_the_last_few_sizes_of_coupled_batches_are_kept(monkeypatch, evaluation):
+    """A last batch that is smaller, in every epoch, is derived once."""
+    derived, right = list[int](), expressions.derive_batch
+
+    def counted(net, batch, way):
+        derived.append(batch)
+        return right(net, batch, way)
+
+    for module in (expressions, symbolic_balls):
+        monkeypatch.setattr(module, "derive_batch", counted)
+    net = dl.MLP(1, [dl.BatchNorm(), dl.Dense(1)], "squared_error")
+    prepared, x = dl.Symbolic("during", evaluation=evaluation).prepare(net), 0.3 + np.arange(9.0)[:, None]
+    once = [prepared.value(net.init(0), x[:batch], x[:batch]) for batch in (3, 2)]
+    assert [prepared.value(net.init(0), x[:batch], x[:batch]) for batch in (3, 2) * 2] == once * 2
+    assert derived == [3, 2]
+    for batch in range(4, 4 + KEPT_SIZES):
+        prepared.value(net.init(0), x[:batch], x[:batch])
+    prepared.value(net.init(0), x[:3], x[:3])
+    assert derived == [3, 2, *range(4, 4 + KEPT_SIZES), 3]
+
+
+def test_facts_are_those_of_the_size_last_asked_for():
+    net = dl.MLP(1, [dl.BatchNorm(), dl.Dense(1)], "squared_error")
+    prepared, x, found = dl.Symbolic("during").prepare(net), np.arange(9.0)[:, None], []
+    for batch in (2, 8, 2):
+        prepared.value(net.init(0), x[:batch], x[:batch])
+        found.append(prepared.facts["source_bytes"])
+    assert found[0] == found[2] < found[1]
 
 
 def test_a_branch_that_no_precision_tells_is_an_error_that_says_so():

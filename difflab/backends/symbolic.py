@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from importlib.util import find_spec
 from numbers import Integral, Real
 from time import perf_counter
@@ -40,6 +41,9 @@ COMPILER = "cc"
 MAX_OPS = 2_000_000
 LIMIT_SECONDS = 0.1, 1e6
 """Least and greatest that a limit of time may have, of a derivation or of a cell of a study."""
+
+KEPT_SIZES = 4
+"""Of batches of coupled samples, whose expressions are kept: that of training, its last one, and those of tests."""
 
 CHEAP_GRADIENT = 5
 """Operations of loss and gradient by those of the loss, at most, where sharing is kept [Baur, Strassen 1983]."""
@@ -310,21 +314,23 @@ class PreparedSymbolic(_PreparedOnExpressions):
 
 
 class PreparedCoupled(_PreparedOnExpressions):
-    """The derivatives of a whole batch, of the size last asked for."""
+    """The derivatives of a whole batch, of the few sizes last asked for."""
 
     def __init__(self, net: MLP, backend: Symbolic) -> None:
         super().__init__(net, backend)
         self.facts["primal_calls"] = 1
-        self._batch = 0
+        self._derived = lru_cache(KEPT_SIZES)(self._derive)
+
+    def _derive(self, batch: int) -> tuple[Evaluator, dict[str, Any]]:
+        if reason := self.backend.refusal_of_batch(self.net, batch):
+            raise Refused(self.backend, self.net, reason)
+        evaluator, facts = _evaluator(self.net, self.backend, "batch", batch)
+        return evaluator, _of_one(facts, batch)
 
     def _of_batch(self, batch: int) -> Evaluator:
-        if batch != self._batch:
-            if reason := self.backend.refusal_of_batch(self.net, batch):
-                raise Refused(self.backend, self.net, reason)
-            self._evaluator, facts = _evaluator(self.net, self.backend, "batch", batch)
-            self._batch = batch
-            self.facts |= _of_one(facts, batch)
-        return self._evaluator
+        evaluator, facts = self._derived(batch)
+        self.facts |= facts
+        return evaluator
 
     def _numbers(self, arguments: Arguments) -> np.ndarray:
         """One column, of all samples one after the other."""
@@ -347,23 +353,23 @@ class PreparedInBalls(Prepared):
     def __init__(self, net: MLP, backend: Symbolic) -> None:
         super().__init__(net, backend)
         self.facts["primal_calls"] = 1
-        self._batch, self._expressions = 0, None if net.program.couples_samples else self._derived(1)
+        self._derived = lru_cache(KEPT_SIZES)(self._derive)
+        if not net.program.couples_samples:
+            self._derived(1)
 
-    def _derived(self, batch: int) -> Expressions:
+    def _derive(self, batch: int) -> Expressions:
         from difflab.enclosures.symbolic_balls import Expressions
 
+        if batch > 1 and (reason := self.backend.refusal_of_batch(self.net, batch)):
+            raise Refused(self.backend, self.net, reason)
         started = perf_counter()
         found = Expressions.of(self.net, self.backend.way, batch)
         self.facts["derive_seconds"] = perf_counter() - started
         return found
 
     def _enclosed(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Enclosed:
-        if self.net.program.couples_samples and len(x) != self._batch:
-            if reason := self.backend.refusal_of_batch(self.net, len(x)):
-                raise Refused(self.backend, self.net, reason)
-            self._expressions, self._batch = self._derived(len(x)), len(x)
-        assert self._expressions is not None
-        return self._expressions.enclosed(Point(self.net.program, theta, x, y))
+        derived = self._derived(len(x) if self.net.program.couples_samples else 1)
+        return derived.enclosed(Point(self.net.program, theta, x, y))
 
     def _predicted_error(self, arguments: Arguments) -> np.ndarray:
         """Half the distance of the bounds or, where these are neighbours of the truth, all of it."""
