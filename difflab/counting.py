@@ -32,7 +32,10 @@ def sweep_operations(program: Program) -> int:
 
 
 def loss_tree_operations(program: Program, n_params: int, batch: int = 1) -> int:
-    """Operations of the loss of a batch written out as a tree, exactly, without writing it out."""
+    """Operations of the loss of a batch as the program writes it, as a tree, counted without writing it out.
+
+    SymPy joins factors as it multiplies, and its tree of the same loss may have fewer.
+    """
     shapes = n_params, (batch, program.n_inputs), (batch, program.n_outputs)
     theta, x, y = (TREE_SIZES.array(np.zeros(shape)) for shape in shapes)
     return primal(program, TREE_SIZES, theta, x, y).operations

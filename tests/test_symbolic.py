@@ -102,6 +102,12 @@ def test_the_size_of_the_loss_is_known_before_it_is_written_out(net):
     )
 
 
+def test_sympy_joins_factors_that_the_program_writes_apart():
+    net = dl.MLP(2, [dl.Dense(2, "elu"), dl.Dropout(0.5, seed=1), dl.Dense(2)])
+    assert loss_tree_operations(net.program, net.n_params) == 146
+    assert tree_operations([derive(net).loss]) == 130
+
+
 def test_a_forecast_beyond_the_limit_is_refused_with_the_forecast():
     net = dl.MLP.dense([8, 8, 8])
     with pytest.raises(dl.Refused) as raised:

@@ -189,8 +189,8 @@ LIMITS: dict[str, Callable[[str, Any], float]] = {
 def forecast_tree_ops(net: MLP, batch: int = 1) -> int:
     """Forecast of the operations of the derived gradient as a tree.
 
-    Differentiating copies the loss, whose size is known exactly, about once per parameter; each operation that is not
-    linear adds about two thirds of a copy, because its derivative repeats its argument. Within a
+    Differentiating copies the loss, whose size is known as the program writes it, about once per parameter; each
+    operation that is not linear adds about two thirds of a copy, because its derivative repeats its argument. Within a
     factor of 3 of what was derived where outputs share a logarithm; a loss that is a sum over outputs is copied only
     in part for the last layer, and the forecast then errs to the large side, by at most the number of outputs.
     """

@@ -44,7 +44,7 @@ class CostLaw:
 
 
 def _exp(logarithm: float) -> float:
-    """Infinity beyond all floats: sizes are exact at any size."""
+    """Infinity beyond all floats: sizes are whole numbers without bounds."""
     return math.exp(logarithm) if logarithm < MOST_LOGARITHM else math.inf
 
 

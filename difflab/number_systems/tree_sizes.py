@@ -11,7 +11,7 @@ from difflab.number_systems.vocabulary import Array, Exact, elementwise
 
 
 class TreeSize:
-    """The operation count of an expression written out as a tree, without writing it out.
+    """The operation count of an expression as it is written, as a tree, without writing it out.
 
     The convention is that of :mod:`difflab.counting`. Integers are exact at any size.
 

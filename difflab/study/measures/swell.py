@@ -18,7 +18,7 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 
 def of_network(net: MLP) -> dict[str, Any]:
-    """Columns that need no derivative; the tree is counted exactly without being written out."""
+    """Columns that need no derivative; the tree is counted as the program writes it, without being written out."""
     return {
         "loss_tree_ops": loss_tree_operations(net.program, net.n_params),
         "loss_ops": primal_operations(net.program),
