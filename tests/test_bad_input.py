@@ -502,8 +502,8 @@ def test_a_batch_that_cannot_fit_is_refused_before_anything_is_allocated(monkeyp
     monkeypatch.setattr(ready._plans, "make_plan", None)
     with pytest.raises(MemoryError) as raised:
         ready.value_and_gradient(*arguments)
-    assert str(raised.value).startswith(f"a batch of {BATCH} through {net} needs a workspace of ")
-    assert str(raised.value).endswith(" bytes, got 100 available; use a smaller batch")
+    assert str(raised.value).startswith(f"a batch of {BATCH} through {net} must fit into 100 bytes, got ")
+    assert str(raised.value).endswith("; use a smaller batch")
     assert (arguments.out == before).all()
 
 
@@ -530,5 +530,18 @@ def test_the_workspace_of_tiles_takes_any_batch(monkeypatch):
 
 def test_a_network_whose_tile_cannot_fit_is_refused_when_it_is_prepared(monkeypatch):
     memory(monkeypatch, 100)
-    with pytest.raises(MemoryError, match="needs a workspace of .* bytes, got 100 available"):
+    with pytest.raises(
+        MemoryError, match="tiles of a batch through .* must fit into 100 bytes, got .*; use fewer threa"
+    ):
         dl.Backprop().prepare(CLASSIFIER)
+
+
+def test_a_very_wide_network_has_tiles_of_a_few_samples():
+    """They were of 1024 samples, for which no machine had room."""
+    net = dl.MLP.dense([2, 400_000, 2], "relu")
+    theta, x, y = np.ones(net.n_params), np.ones((40, 2)), np.tile([0, 1], 20)
+    ready = dl.Backprop().prepare(net)
+    assert sum(array.nbytes for array in ready._at_hand["value_and_gradient"].memory) < 1 << 29
+    value, gradient = ready.value_and_gradient(theta, x, y)
+    assert value == pytest.approx(np.log(2), rel=1e-12)
+    np.testing.assert_allclose(gradient[-2:], 0, atol=1e-15)

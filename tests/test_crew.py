@@ -96,7 +96,7 @@ def test_partners_have_tiles_of_one_size(options):
     """Without penalties a plan has fewer columns, and would have larger tiles."""
     prepared = dl.Backprop(**options).prepare(NETS["learnable"])
     prepared.hvp(*problem("learnable", 33, "float64"), np.ones(NETS["learnable"].n_params))
-    for plan in prepared._made.values():
+    for plan in (plan for plans in prepared._made.values() for plan in plans.values()):
         if plan.words[CREW]:
             partners = partners_of(plan.words, prepared._crew.partners)
             assert {partner[TILE] for partner in partners} == {plan.words[TILE]}
@@ -344,6 +344,16 @@ def test_no_more_helpers_are_woken_than_there_are_chunks():
         prepared.value_and_gradient(*problem("smooth", 2, "float64"))
     made = prepared._crew.of_helpers(layout.N_MADE)
     assert (made[1:] == 0).all()
+
+
+@compiled_only
+@shared_at_once
+def test_no_more_helpers_are_started_than_there_is_something_for():
+    before = helpers()
+    prepared = dl.Backprop(threads=64).prepare(NETS["smooth"])
+    for batch, expected in ((2, 1), (3, 2), (2, 2), (4, 3)):
+        prepared.value_and_gradient(*problem("smooth", batch, "float64"))
+        assert len(helpers() - before) == expected
 
 
 @compiled_only

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
 
 import numpy as np
 import psutil
@@ -51,6 +53,23 @@ WORTH_A_THREAD = 1 << 20
 """Operations of products that a thread should have at least, as they take some time to hand over."""
 
 
+MOST_THREADS = 1024
+
+KEPT_SIZES = 2
+"""Numbers of samples whose plans are kept: that of most batches, and that of the last one."""
+
+
+def _in_turn(method: Any) -> Any:
+    """The method for one thread at a time, as all of one prepared network share its workspace."""
+
+    @wraps(method)
+    def wrapped(self: PreparedBackprop, *arguments: Any, **named: Any) -> Any:
+        with self._turn:
+            return method(self, *arguments, **named)
+
+    return wrapped
+
+
 @dataclass(frozen=True, repr=False)
 class Backprop(Backend):
     """Hand-written reverse sweep, of which Numba compiles each step when a network first needs it.
@@ -62,7 +81,8 @@ class Backprop(Backend):
     threads : how many share the samples of a batch for the loss, its gradient and Hessian-vector products, where there
         is enough to do for them; other derivatives have one thread, and so have networks that couple samples or drop
         units. After a call they look for the next one for a millisecond or a few before they sleep.
-    mode : ``"fast"``, or ``"reproducible"``: the same bits on every processor and with any number of threads.
+    mode : ``"fast"``, or ``"reproducible"``: the same bits on every processor and with any number of threads, but for
+        registered activations whose rules call what has no vector mathematics, like ``math.sin``.
     blas : who makes large products in the fast mode: ``"scipy"``, ``"mkl"``, or ``"auto"``: MKL where it is installed.
     """
 
@@ -79,6 +99,8 @@ class Backprop(Backend):
         known(self.blas, ("auto", *blas_libraries.LIBRARIES), "blas")
         if type(self.threads) is not int or self.threads < 1:
             raise ValueError(f"threads must be a whole number from 1, got {self.threads!r}")
+        if self.threads > MOST_THREADS:
+            raise ValueError(f"threads must be at most {MOST_THREADS}, got {self.threads}")
 
     def __repr__(self) -> str:
         """As all back-ends, but for the usual mode and BLAS."""
@@ -104,7 +126,8 @@ class PreparedBackprop(Prepared):
     """Plans of the sweeps that were asked for, each with its workspace.
 
     Derivatives beside the gradient take what ``value_and_gradient`` takes, and are what ``Certified`` encloses. As the
-    workspace is one, a prepared network is for one thread at a time.
+    workspace is one, threads that call take turns: prepare one for each where they should not wait. Copies share it,
+    and what is pickled is prepared anew where it arrives.
     """
 
     backend: Backprop
@@ -112,20 +135,25 @@ class PreparedBackprop(Prepared):
     def __init__(self, net: MLP, backend: Backprop) -> None:
         super().__init__(net, backend, (backend.dtype,))
         # Here and not above: importing numba takes longer than most commands.
-        from difflab.kernels import layout, plans, sweeps, threads
+        from difflab.kernels import layout, plans, sweeps, threads, turn
 
         self._layout, self._plans, self._sweeps, self._threads = layout, plans, sweeps, threads
-        self._made: dict[tuple[Any, ...], Plan] = {}
+        self._turn = turn.Turn()
+        PREPARED.add(self)
+        self._made: dict[tuple[Any, ...], dict[int | None, Plan]] = {}
         self._dtype = np.dtype(backend.dtype)
         self._library = blas_libraries.chosen(backend.blas)
         self._doors: dict[str, dict[int, Any]] = {}
-        self._words: dict[str, np.ndarray] = {}
+        self._at_hand: dict[str, Plan] = {}
         self.facts["gradient_ops"] = sweep_operations(net.program)
         self.facts["primal_calls"] = 1
         for sweep in ("value_and_gradient", "value"):
             self._plan(KINDS[sweep], 1)
             self._open(sweep, 2)
         sweeps.door(sweeps.run, backend.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.backend.prepare, (self.net,)
 
     def value_and_gradient(
         self,
@@ -146,14 +174,15 @@ class PreparedBackprop(Prepared):
         value = self._at_once("value_and_gradient", theta, x, y, out)
         if value - value == 0:
             return value, out
-        return super().value_and_gradient(theta, x, y, out, allow_nonfinite)
+        with self._turn:
+            return super().value_and_gradient(theta, x, y, out, allow_nonfinite)
 
+    @_in_turn
     def bound_to(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray | None = None) -> Bound:
         """Calls without arguments, at whatever these arrays hold by then: for loops where microseconds count.
 
         Arguments are as for :meth:`value_and_gradient`. Values are checked by every call; shapes, dtypes and layouts
         only here, so the arrays may not be resized. They are kept alive, and each call for a gradient fills ``out``.
-        All calls of one prepared network share its workspace, and are for one thread at a time.
         """
         if out is None:
             out = np.empty(self.net.n_params, self._dtype)
@@ -209,7 +238,10 @@ class PreparedBackprop(Prepared):
     def value(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, allow_nonfinite: bool = False) -> float:
         """The loss of a batch; arguments as for :meth:`value_and_gradient`."""
         value = self._at_once("value", theta, x, y)
-        return value if value - value == 0 else super().value(theta, x, y, allow_nonfinite)
+        if value - value == 0:
+            return value
+        with self._turn:
+            return super().value(theta, x, y, allow_nonfinite)
 
     def _at_once(self, sweep: str, theta: np.ndarray, x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> float:
         """The loss from one call of a compiled sweep, or NaN where all must be looked at again, at leisure.
@@ -229,23 +261,24 @@ class PreparedBackprop(Prepared):
                 return math.nan
             if self._crew:
                 self._crew.wake(len(x))
-            door, words = self._doors[sweep][y.ndim], self._words[sweep]
+            door, plan = self._doors[sweep][y.ndim], self._at_hand[sweep]
             if len(x) < self._least_for_blas:
-                return door(words, theta, x, y, *others)
+                return door(plan.words, theta, x, y, *others)
             with ONE_THREAD:
-                return door(words, theta, x, y, *others)
+                return door(plan.words, theta, x, y, *others)
         except TypeError:
             return math.nan
         except KeyError:
             return self._at_once(sweep, theta, x, y, *others) if self._open(sweep, y.ndim) else math.nan
 
+    @_in_turn
     def _open(self, sweep: str, ndim: int) -> bool:
         """Have a sweep at hand, for targets in rows (2) or as indices of classes (1), if the loss takes such."""
         if ndim not in ((2, 1) if LOSSES[self.net.loss].accepts_classes else (2,)):
             return False
         door = self._sweeps.door(getattr(self._sweeps, sweep), self.backend.dtype, "rows" if ndim == 2 else "classes")
         self._doors.setdefault(sweep, {})[ndim] = self._picky(door) if self._sweeps.TAKES_ALL else door
-        if sweep not in self._words:
+        if sweep not in self._at_hand:
             self._plan(KINDS[sweep], 1)
         return True
 
@@ -260,6 +293,7 @@ class PreparedBackprop(Prepared):
 
         return sweep
 
+    @_in_turn
     def input_gradient(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The gradient of the loss of the batch with respect to x, (batch, n_inputs)."""
         arguments, out = self._checked(theta, x, y), np.empty(x.shape, self._dtype)
@@ -268,6 +302,7 @@ class PreparedBackprop(Prepared):
         self._run(plan, arguments, GRADIENT=arguments.out, X_BAR=out, X_BAR_STEP=step)
         return self._finite("the input gradient", out)
 
+    @_in_turn
     def per_example_gradients(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The gradient of the loss of each sample, not divided by the batch and without penalties, (batch, n_params).
 
@@ -292,6 +327,7 @@ class PreparedBackprop(Prepared):
             self._run(plan, arguments, GRADIENT=out, GRADIENT_STEP=step, DIVISOR=1)
         return self._finite("gradients of examples", out)
 
+    @_in_turn
     def jvp(
         self, theta: np.ndarray, x: np.ndarray, theta_dot: np.ndarray, x_dot: np.ndarray | None = None
     ) -> np.ndarray:
@@ -309,6 +345,7 @@ class PreparedBackprop(Prepared):
         self._run(plan, arguments, Y=0, OUTPUTS_DOT=out, **along)
         return self._finite("the Jacobian-vector product", out)
 
+    @_in_turn
     def vjp(self, theta: np.ndarray, x: np.ndarray, outputs_bar: np.ndarray) -> np.ndarray:
         """The vector-Jacobian product of the outputs with respect to theta, (n_params,).
 
@@ -347,9 +384,11 @@ class PreparedBackprop(Prepared):
             if value - value == 0:
                 return out
         arguments, along = self._checked(theta, x, y), self._direction(theta, x, theta_dot, x_dot)
-        self._run(self._plan("hvp", len(x)), arguments, GRADIENT_DOT=out, **along)
+        with self._turn:
+            self._run(self._plan("hvp", len(x)), arguments, GRADIENT_DOT=out, **along)
         return self._finite("the Hessian-vector product", out)
 
+    @_in_turn
     def gauss_newton_product(
         self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, theta_dot: np.ndarray
     ) -> np.ndarray:
@@ -362,6 +401,7 @@ class PreparedBackprop(Prepared):
         self._run(plan, arguments, GRADIENT=arguments.out, **self._direction(theta, x, theta_dot, None))
         return self._finite("the Gauss-Newton product", arguments.out)
 
+    @_in_turn
     def hessian(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """All second derivatives with respect to theta, (n_params, n_params), for networks that are small enough."""
         n = self.net.n_params
@@ -415,23 +455,31 @@ class PreparedBackprop(Prepared):
     def _plan(
         self, kind: Kind, samples: int, program: Program | None = None, name: object = None, **choice: Any
     ) -> Plan:
-        """Kept under its kind and a name, and made anew for a number of samples it has no room for."""
+        """Kept under its kind and a name; where samples cannot be cut, those of the last numbers of samples."""
         key = kind, name, program is None, *choice.items()
-        plan = self._made.get(key)
-        if plan is None or plan.samples not in (None, samples):
+        kept = self._made.setdefault(key, {})
+        plan = kept.get(samples) or kept.get(None)
+        sweep = SWEEPS.get(kind) if key == (kind, None, True) else None
+        if plan is None:
             chosen = self._plans.Choice(
                 kind, self.backend.dtype, self.backend.mode == "reproducible", library=self._library, **choice
             )
-            program = program or self.net.program
-            crew = self._crew if key == (kind, None, True) and kind in SWEEPS else None
-            of_one = self._plans.workspace_bytes(program, chosen, samples)
-            _check_memory(self.net, samples, of_one * (crew.partners if crew else 1))
-            plan = self._plans.make_plan(program, self.net.n_params, chosen, samples)
-            if crew:
-                plan = self._plans.share(plan, program, self.net.n_params, chosen, crew.words, crew.partners)
-            if key == (kind, None, True) and kind in SWEEPS:
-                self._words[SWEEPS[kind]] = plan.words
-            self._made[key] = plan
+            plan = self._new_plan(program or self.net.program, chosen, samples, self._crew if sweep else None)
+            while len(kept) >= KEPT_SIZES:
+                del kept[next(iter(kept))]
+            kept[plan.samples] = plan
+        if sweep:
+            self._at_hand[sweep] = plan
+        return plan
+
+    def _new_plan(self, program: Program, chosen: Any, samples: int, crew: Crew | None) -> Plan:
+        of_one = self._plans.workspace_bytes(program, chosen, samples)
+        is_cut = not self._plans.needs_all_samples(program)
+        _check_memory(self.net, samples, of_one * (crew.partners if crew else 1), is_cut)
+        plan = self._plans.make_plan(program, self.net.n_params, chosen, samples)
+        if crew:
+            plan = self._plans.share(plan, program, self.net.n_params, chosen, crew.words, crew.partners)
+        plan.words[self._layout.TURN] = self._turn.address
         return plan
 
     def _run(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
@@ -475,10 +523,20 @@ class PreparedBackprop(Prepared):
         return rounding_errors(self.net, *arguments.given, self.dtypes[0]).gradient
 
 
-def _check_memory(net: MLP, batch: int, needed: int) -> None:
+PREPARED: WeakSet[PreparedBackprop] = WeakSet()
+"""All there are."""
+
+
+def _renew_turns() -> None:
+    for prepared in PREPARED:
+        prepared._turn.renew()
+
+
+os.register_at_fork(after_in_child=_renew_turns)
+
+
+def _check_memory(net: MLP, batch: int, needed: int, is_cut: bool) -> None:
     available = psutil.virtual_memory().available
     if needed > available:
-        raise MemoryError(
-            f"a batch of {batch} through {net} needs a workspace of {needed} bytes, got {available} available; "
-            "use a smaller batch"
-        )
+        what, remedy = ("tiles of a batch", "fewer threads") if is_cut else (f"a batch of {batch}", "a smaller batch")
+        raise MemoryError(f"{what} through {net} must fit into {available} bytes, got {needed}; use {remedy}")

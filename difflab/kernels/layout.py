@@ -55,9 +55,12 @@ LOOKS_FIRST, SHARE_BEGIN, SHARE_END = range(42, 45)
 """Whether a run looks at the numbers it is given and makes NaN of the loss for those that it does not take; which
 entries of theta it looks at, or adds up those of the gradient."""
 
-WHOLE, WAVE, N_PARTS, N_STATE = range(45, 49)
+WHOLE, WAVE, N_PARTS = range(45, 48)
 """Of a chunk, where the plan lies that it is a part of; of that plan, at which sample the chunks under way begin, and
 how many they are."""
+
+TURN, N_STATE = range(48, 50)
+"""Address of the word that says whose turn it is to use the workspace."""
 
 FORWARD, TANGENT, REVERSE, REVERSE_TANGENT, INPUT, INPUT_WIDTH, OTHER, OUTPUT, WIDTH = range(9)
 """Words of a row: addresses of its rules, and columns of two inputs and of the value it makes."""

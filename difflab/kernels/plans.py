@@ -49,6 +49,9 @@ from difflab.program import Program
 CACHE_BYTES = 1 << 18
 """What the values of a tile should not exceed, to stay in a second cache."""
 
+LARGEST_BYTES = 1 << 28
+"""What they should never exceed: very wide networks have tiles of a few samples."""
+
 LEAST_TILE, MOST_TILE = 64, 1024
 """Samples of a tile: fewer make products of matrices slow, more are no faster."""
 
@@ -197,10 +200,11 @@ def _weights(program: Program) -> list[int]:
 
 
 def _tile(program: Program, table: Table, choice: Choice) -> int:
+    of_sample = (table.columns + table.bar_columns) * choice.item
+    most = int(np.clip(LARGEST_BYTES // of_sample, 1, MOST_TILE))
     if max(_weights(program), default=0) > LARGE_WEIGHT:
-        return MOST_TILE
-    numbers = table.columns + table.bar_columns
-    return int(np.clip(CACHE_BYTES // (numbers * choice.item), LEAST_TILE, MOST_TILE))
+        return most
+    return min(most, max(LEAST_TILE, CACHE_BYTES // of_sample))
 
 
 def _scratch(program: Program, tile: int) -> int:

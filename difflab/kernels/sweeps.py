@@ -50,6 +50,7 @@ from difflab.kernels.layout import (
     THETA_DOT,
     TILE,
     TOTAL,
+    TURN,
     VALUES,
     X_BAR,
     X_BAR_STEP,
@@ -60,12 +61,14 @@ from difflab.kernels.layout import (
     address_of,
     array,
     call,
+    fails,
     matrix,
     reals,
     rows,
     words,
 )
 from difflab.kernels.target import compiled, entry_point, inlined
+from difflab.kernels.turn import ends, takes
 
 
 @inlined
@@ -154,8 +157,11 @@ def run_plan(address, size, zero):
 
 @compiled
 def _run(plan, zero):
-    call(plan[RUN], (address_of(plan), plan.size, zero))
-    return reals(plan[LOSS_SUMS], 3)[2]
+    """The loss, or NaN where a rule raised an error; others may use the workspace from then on."""
+    has_failed = fails(plan[RUN], (address_of(plan), plan.size, zero))
+    loss = reals(plan[LOSS_SUMS], 3)[2]
+    ends(plan[TURN])
+    return np.nan if has_failed else loss
 
 
 @compiled
@@ -173,7 +179,8 @@ def _checked(plan, made, loss):
 def value_and_gradient(plan, theta, x, y, out):
     """The loss of a batch; fills ``out`` with the gradient.
 
-    NaN for arguments that are not as they must be, and for anything that is not finite.
+    NaN for arguments that are not as they must be, for anything that is not finite, for errors that rules raise, and
+    where another thread uses the workspace.
 
     Parameters
     ----------
@@ -183,7 +190,7 @@ def value_and_gradient(plan, theta, x, y, out):
     y : (batch, n_outputs), or class indices (batch,)
     """
     is_apart = are_apart(out, theta) and are_apart(out, x) and are_apart(out, y) and are_aligned(out)
-    if out.size != plan[N_PARAMS] or not is_apart or not fits(plan, theta, x, y):
+    if out.size != plan[N_PARAMS] or not is_apart or not fits(plan, theta, x, y) or not takes(plan[TURN]):
         return np.nan
     _start(plan, theta, x, y)
     plan[GRADIENT] = address_of(out)
@@ -192,7 +199,7 @@ def value_and_gradient(plan, theta, x, y, out):
 
 def value(plan, theta, x, y):
     """The loss of a batch; otherwise as :func:`value_and_gradient`."""
-    if not fits(plan, theta, x, y):
+    if not fits(plan, theta, x, y) or not takes(plan[TURN]):
         return np.nan
     _start(plan, theta, x, y)
     return _run(plan, x.dtype.type(0))
@@ -202,7 +209,8 @@ def hvp(plan, theta, x, y, theta_dot, out):
     """The loss; fills ``out`` with the Hessian times ``theta_dot``; otherwise as :func:`value_and_gradient`."""
     apart = are_apart(out, theta) and are_apart(out, x) and are_apart(out, y) and are_apart(out, theta_dot)
     have_size = out.size == plan[N_PARAMS] and theta_dot.size == plan[N_PARAMS]
-    if not (apart and have_size and are_aligned(theta_dot) and are_aligned(out) and fits(plan, theta, x, y)):
+    are_places_right = are_aligned(theta_dot) and are_aligned(out)
+    if not (apart and have_size and are_places_right and fits(plan, theta, x, y) and takes(plan[TURN])):
         return np.nan
     _start(plan, theta, x, y)
     plan[THETA_DOT], plan[GRADIENT_DOT] = address_of(theta_dot), address_of(out)
@@ -251,9 +259,13 @@ def value_and_gradient_again(address, size, zero):
 
 
 def run(plan, zero):
-    """Whatever a plan is for, with all its addresses in place and whatever lies there; the loss, if it has one."""
+    """Whatever a plan is for, with all its addresses in place and whatever lies there; the loss, if it has one.
+
+    Who calls has the turn, and gets the errors of rules.
+    """
     plan[LOOKS_FIRST] = 0
-    return _run(plan, zero)
+    call(plan[RUN], (address_of(plan), plan.size, zero))
+    return reals(plan[LOSS_SUMS], 3)[2]
 
 
 TAKES_ALL = bool(numba.config.DISABLE_JIT)

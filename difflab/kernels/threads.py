@@ -61,6 +61,8 @@ class Crew:
         if not self._needed:
             return
         if self._pid != os.getpid():
+            self._begin()
+        if len(self._calls) < self._needed:
             self._start()
         self.of_helpers(crew.N_CALLS)[:] += 1
         for is_awake, call in zip(self.of_helpers(crew.IS_AWAKE)[: self._needed], self._calls, strict=False):
@@ -71,13 +73,16 @@ class Crew:
         """One word of every helper."""
         return self.words[crew.N_HEAD + word :: crew.N_SLOT]
 
-    def _start(self) -> None:
-        """Threads do not come along when a process is forked, whatever they had begun; fewer will do."""
-        calls: list[SimpleQueue] = []
-        weakref.finalize(self, _end, self.of_helpers(crew.IS_OVER), calls, os.getpid())
+    def _begin(self) -> None:
+        """Threads do not come along when a process is forked, whatever they had begun."""
+        self._pid, self._calls = os.getpid(), []
+        weakref.finalize(self, _end, self.of_helpers(crew.IS_OVER), self._calls, os.getpid())
         for word in (crew.OFFER, crew.IS_AWAKE):
             self.of_helpers(word)[:] = 0
-        for k in range(self._n_helpers):
+
+    def _start(self) -> None:
+        """As many as are needed; where there is no room for them, fewer will do."""
+        for k in range(len(self._calls), self._needed):
             call: SimpleQueue = SimpleQueue()
             slot = self.words.ctypes.data + 8 * (crew.N_HEAD + crew.N_SLOT * k)
             look = partial(self._help_out, slot, self._zero)
@@ -85,9 +90,9 @@ class Crew:
             try:
                 helper.start()
             except RuntimeError:
-                break
-            calls.append(call)
-        self._calls, self._pid = calls, os.getpid()
+                self._n_helpers = self._needed = len(self._calls)
+                return
+            self._calls.append(call)
 
 
 NAME = "difflab"

@@ -1,0 +1,133 @@
+"""Threads that use one prepared network take turns, and what is copied or pickled goes on."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
+
+import numba
+import numpy as np
+import pytest
+from test_modes import NETS, problem
+
+import difflab as dl
+from difflab.kernels.turn import Turn
+
+
+MANY = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import difflab as dl
+from difflab.kernels import sweeps
+
+if sys.argv[1] == "planted":
+    sweeps.takes = sweeps.compiled(lambda word: True)
+net = dl.MLP.dense([16, 32, 32, 3])
+theta, prepared, rng = net.init(0), dl.Backprop().prepare(net), np.random.default_rng(0)
+given = [(rng.normal(size=(300, 16)), np.arange(300) % 3) for _ in range(3)]
+expected = [prepared.value_and_gradient(theta, *each)[1].tobytes() for each in given]
+
+def are_right(k):
+    return all(prepared.value_and_gradient(theta, *given[k])[1].tobytes() == expected[k] for _ in range(2000))
+
+with ThreadPoolExecutor(3) as pool:
+    print(all(pool.map(are_right, range(3))))
+"""
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="in plain Python threads never run at once")
+@pytest.mark.parametrize(("planted", "are_right"), [("nothing", True), ("planted", False)])
+def test_threads_that_share_a_prepared_network_get_answers_of_their_own(planted, are_right):
+    """Without turns they spoilt one another's numbers, and at times the heap."""
+    found = subprocess.run(
+        [sys.executable, "-c", MANY, planted],
+        env=os.environ | {"DIFFLAB_NO_CACHE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (found.returncode == 0 and found.stdout == "True\n") == are_right, found.stderr
+
+
+@pytest.mark.parametrize("kind", ["smooth", "masked", "coupled"])
+def test_every_method_takes_its_turn(kind):
+    """All at once, on batches of sizes by turns, which have workspaces of their own where samples cannot be cut."""
+    prepared, net = dl.Backprop().prepare(NETS[kind]), NETS[kind]
+    along = np.random.default_rng(2).normal(size=net.n_params)
+    given = {size: problem(kind, size, "float64") for size in (5, 6, 7)}
+    bound = {size: prepared.bound_to(*given[size]) for size in given}
+    calls = {
+        "gradient": lambda size: prepared.value_and_gradient(*given[size])[1],
+        "bound": lambda size: bound[size].value_and_gradient()[1].copy(),
+        "value": lambda size: np.array(prepared.value(*given[size])),
+        "inputs": lambda size: prepared.input_gradient(*given[size]),
+        "hvp": lambda size: prepared.hvp(*given[size], along),
+        "jvp": lambda size: prepared.jvp(*given[size][:2], along),
+    }
+    todo = [(name, size) for name in calls for size in given]
+    expected = {each: calls[each[0]](each[1]).tobytes() for each in todo}
+
+    def are_right(each: tuple[str, int]) -> bool:
+        return all(calls[each[0]](each[1]).tobytes() == expected[each] for _ in range(50))
+
+    alone = [each for each in todo if each[0] != "bound"]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(are_right, alone))
+
+
+def test_one_thread_is_inside_at_a_time_and_may_enter_again():
+    turn, is_inside, may_leave, order = Turn(), Event(), Event(), []
+
+    def hold() -> None:
+        with turn, turn:
+            is_inside.set()
+            may_leave.wait(20)
+            order.append("first")
+
+    other = Thread(target=hold)
+    other.start()
+    assert is_inside.wait(20)
+    late = Thread(target=lambda: turn.__enter__() or order.append("second"))
+    late.start()
+    time.sleep(0.05)
+    assert order == []
+    may_leave.set()
+    other.join(20)
+    late.join(20)
+    assert order == ["first", "second"]
+
+
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_does_not_wait_for_a_thread_that_did_not_come_along():
+    prepared, arguments = dl.Backprop().prepare(NETS["smooth"]), problem("smooth", 5, "float64")
+    expected, is_inside, may_leave = prepared.value(*arguments), Event(), Event()
+
+    def hold() -> None:
+        with prepared._turn:
+            is_inside.set()
+            may_leave.wait(20)
+
+    other = Thread(target=hold)
+    other.start()
+    assert is_inside.wait(20)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if prepared.value(*arguments) == expected else 1)
+    may_leave.set()
+    other.join(20)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_what_is_pickled_is_prepared_anew_and_a_copy_shares_the_workspace():
+    prepared, arguments = dl.Backprop("float32").prepare(NETS["smooth"]), problem("smooth", 5, "float32")
+    expected = prepared.value_and_gradient(*arguments)[1].tobytes()
+    for other in (pickle.loads(pickle.dumps(prepared)), copy.deepcopy(prepared), copy.copy(prepared)):  # noqa: S301
+        assert other.value_and_gradient(*arguments)[1].tobytes() == expected
