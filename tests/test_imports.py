@@ -45,7 +45,7 @@ DOORS = {
     "difflab.kernels": ("difflab/kernels/", "difflab/backends/backprop.py", "difflab/registration.py"),
     "numba": ("difflab/kernels/", "difflab/derivation/straight_lines.py"),
     "llvmlite": ("difflab/kernels/",),
-    "matplotlib": ("difflab/study/plots.py",),
+    "matplotlib": ("difflab/study/drawing.py",),
     "flint": ("difflab/number_systems/balls.py", "difflab/enclosures/"),
     "sympy": (
         "difflab/number_systems/symbols.py",

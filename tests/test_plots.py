@@ -1,10 +1,13 @@
 """Figures: one per measure, drawn from rows alone, the same bytes for the same rows."""
 
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
-from difflab.study import plots
+from difflab.study import error_plots, plots, speed_plots
+from difflab.study.cells import PRESENTATION
+from difflab.study.drawing import write
 
 
 pytest.importorskip("matplotlib", reason="figures need the extra [report]")
@@ -22,8 +25,14 @@ def lines(figure):
     return {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].get_lines()}
 
 
+def test_edits_of_figures_leave_recorded_rows_as_true_as_they_were():
+    drawing = {file.name for file in Path(plots.__file__).parent.glob("*plots.py")} | {"drawing.py"}
+    assert len(drawing) == 5
+    assert drawing <= set(PRESENTATION)
+
+
 def test_every_measure_has_its_figure(tmp_path):
-    paths = plots.write(plots.figures(MEASURES, ROWS), tmp_path)
+    paths = write(plots.figures(MEASURES, ROWS), tmp_path)
     names = {f"{name}.{kind}" for name in ("error", "time", "operations") for kind in ("svg", "png")}
     assert {path.name for path in paths} == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths if path.suffix == ".png")
@@ -54,7 +63,7 @@ def test_methods_that_coincide_share_a_line():
 
 
 def test_equal_rows_give_equal_bytes(tmp_path):
-    first, second = (plots.write(plots.figures(MEASURES, ROWS), tmp_path / name) for name in "ab")
+    first, second = (write(plots.figures(MEASURES, ROWS), tmp_path / name) for name in "ab")
     for one, other in zip(first, second, strict=True):
         if one.suffix == ".svg":
             assert one.read_bytes() == other.read_bytes()
@@ -114,13 +123,13 @@ def test_estimates_are_drawn_by_network_and_method():
 
 def test_ratios_without_bound_end_at_the_edge():
     axes = plots.figures(["error_estimates"], ESTIMATES)["estimates"].axes[0]
-    assert axes.get_xlim() == plots.FARTHEST
-    assert any(list(line.get_xdata()) == list(plots.FARTHEST) for line in axes.get_lines())
-    assert [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "<"] == [plots.FARTHEST[0]]
+    assert axes.get_xlim() == error_plots.FARTHEST
+    assert any(list(line.get_xdata()) == list(error_plots.FARTHEST) for line in axes.get_lines())
+    assert [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "<"] == [error_plots.FARTHEST[0]]
 
 
 def test_estimates_of_refused_rows_alone_are_a_figure(tmp_path):
-    (path, _) = plots.write(plots.figures(["error_estimates"], ESTIMATES[3:]), tmp_path)
+    (path, _) = write(plots.figures(["error_estimates"], ESTIMATES[3:]), tmp_path)
     assert path.name == "estimates.svg"
 
 
@@ -157,7 +166,7 @@ def test_networks_that_differ_in_one_thing_have_a_panel():
 def test_errors_beyond_the_panel_are_at_its_edge():
     rows = [of_truth("A()", scale, 0.0, error_ulp_max=float("inf")) for scale in (1.0, 4.0, 16.0)]
     drawn = [list(line.get_ydata()) for line in plots.figures(["accuracy"], rows)["families"].axes[0].get_lines()]
-    assert drawn.count([plots.LEAST_ULP, plots.MOST_ULP]) == 3
+    assert drawn.count([error_plots.LEAST_ULP, error_plots.MOST_ULP]) == 3
 
 
 def test_networks_that_all_have_a_panel_are_not_listed_as_well():
@@ -183,7 +192,7 @@ def lines_of(axes):
 
 def test_figures_of_truth_are_written_even_where_nothing_is_known(tmp_path):
     unknown = [row | {"condition": None} for row in FAMILY]
-    paths = plots.write(plots.figures(["accuracy", "condition", "agreement"], unknown), tmp_path)
+    paths = write(plots.figures(["accuracy", "condition", "agreement"], unknown), tmp_path)
     names = {path.name for path in paths if path.suffix == ".svg"}
     assert names == {"error.svg", "families.svg", "condition.svg"}
 
@@ -210,7 +219,7 @@ CONTEST = [
 )
 def test_a_method_has_one_name_whatever_its_arithmetic_and_threads(method, name):
     threads = 2 if "threads" in method else 1
-    assert plots._without_arithmetic({"method": method, "dtype": "float64", "threads": threads}) == name
+    assert speed_plots.without_arithmetic({"method": method, "dtype": "float64", "threads": threads}) == name
 
 
 def test_a_contest_has_a_panel_for_each_arithmetic_and_number_of_threads():
@@ -226,7 +235,7 @@ def test_a_contest_has_a_panel_for_each_arithmetic_and_number_of_threads():
 
 def test_a_contest_without_times_is_a_figure(tmp_path):
     rows = [{"network": "4-3", "parameters": 9, "method": "A()", "status": "refused"}]
-    assert plots.write(plots.figures(["contest", "roofline"], rows), tmp_path)
+    assert write(plots.figures(["contest", "roofline"], rows), tmp_path)
 
 
 ROOFLINE = [

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from difflab.backends.symbolic import CHEAP_GRADIENT
 from difflab.study import plots, swelling, tables
 
 
@@ -91,7 +92,7 @@ def test_swelling_is_drawn_with_the_bound_of_cheap_gradients_and_the_wall():
     figure = plots.figures(["derivation"], STUDY)["swelling"]
     depth = next(axes for axes in figure.axes if axes.get_xlabel() == "hidden layers")
     heights = [line.get_ydata()[0] for line in depth.lines if len(set(line.get_ydata())) == 1]
-    assert plots.CHEAP_GRADIENT in heights
+    assert CHEAP_GRADIENT in heights
     assert 2.5 in [round(height, 9) for height in heights]
     assert [text.get_text() for text in depth.texts] == ["×"]
 

@@ -10,6 +10,7 @@ from typing import Any
 from difflab.files import write_atomically
 from difflab.study import break_even, csv_rows, forecasts, growth, plots, runner, swelling, tables
 from difflab.study.declaration import Study
+from difflab.study.drawing import write
 
 
 Row = dict[str, Any]
@@ -89,4 +90,4 @@ def write_figures(study: Study, directory: Path) -> list[Path]:
         If matplotlib is not installed.
     """
     rows = recorded_rows(study, directory)
-    return plots.write(plots.figures(list(study.measures), rows), directory)
+    return write(plots.figures(list(study.measures), rows), directory)

@@ -1,0 +1,133 @@
+"""What all figures have in common: their style, the look of every method, panels, and how they are written."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difflab.errors import MissingExtra
+from difflab.files import write_atomically
+from difflab.study.families import KNOBS, Family
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+Styles = dict[str, dict[str, Any]]
+"""What the lines of every method look like."""
+Panel = Callable[["Axes"], None]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Told apart by people who do not see all colours [Okabe, Ito 2008]."""
+MARKERS = "osD^vP*"
+LINE = {"markersize": 5, "lw": 1.3}
+STOPPED = ("refused", "timeout", "memory", "crashed", "wrong")
+"""Statuses of rows without figures."""
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "difflab",
+    "figure.dpi": 150,
+}
+REFERENCE: dict[str, Any] = {"color": "#888888", "lw": 0.8, "ls": "--", "zorder": 0}
+"""Lines that figures are held against."""
+
+
+def write(drawn: dict[str, Figure], directory: Path) -> list[Path]:
+    """Write every figure as SVG and PNG; equal rows give equal SVG bytes."""
+    from matplotlib import rc_context
+
+    paths = []
+    for name, figure in drawn.items():
+        for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            buffer = io.BytesIO()
+            with rc_context(STYLE):
+                figure.savefig(buffer, format=kind, metadata=metadata)
+            paths.append(directory / f"{name}.{kind}")
+            write_atomically(paths[-1], buffer.getvalue())
+    return paths
+
+
+@contextmanager
+def new_figure(height: float) -> Iterator[Figure]:
+    """An empty figure in the style of the lab."""
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("report", "matplotlib") from error
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def figure_of_panels(
+    panels: Sequence[Panel], styles: Styles, ylabel: str = "", note: str = "", height: float = 2.5
+) -> Figure:
+    """Panels, two to a line of this height, that share their heights; methods above them, and a note below."""
+    lines = max(1, -(-len(panels) // 2))
+    with new_figure(1.0 + height * lines) as figure:
+        grid = figure.subplots(lines, 2, sharey=True, squeeze=False)
+        for axes, panel in itertools.zip_longest(grid.ravel(), panels):
+            panel(axes) if panel else axes.set_axis_off()
+        legend_above(figure, styles)
+        figure.supylabel(ylabel, fontsize=9)
+        figure.supxlabel(note, fontsize=7.5)
+        return figure
+
+
+def legend_above(figure: Figure, styles: Styles) -> None:
+    """The methods, once for all axes."""
+    axes = figure.axes[0]
+    for method, style in styles.items():
+        axes.plot([], [], label=method, **style)
+    if styles:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+
+
+def legend_beside(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+
+
+def name_knob(axes: Axes, family: Family) -> None:
+    """What the networks of a panel have in common, and what they differ in."""
+    axes.set(xlabel=KNOBS[family.knob])
+    axes.set_title(family.name, fontsize=8.5)
+
+
+def over_numbers(axes: Axes, family: Family) -> None:
+    """An axis of a knob whose settings are numbers."""
+    name_knob(axes, family)
+    axes.set_xticks([float(setting) for setting in family.members], list(family.members), fontsize=8)
+
+
+def of_methods(rows: list[Row]) -> list[Row]:
+    """Rows with the name of the line they belong to, the method."""
+    return [row | {"series": row["method"]} for row in rows]
+
+
+def series_of(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(row["series"] for row in rows))
+
+
+def styles_of(rows: list[Row]) -> Styles:
+    """Colour and marker of each line, the same in every figure of one study."""
+    return {
+        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]} | LINE
+        for i, name in enumerate(series_of(rows))
+    }
