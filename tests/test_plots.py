@@ -1,5 +1,6 @@
 """Figures: one per measure, drawn from rows alone, the same bytes for the same rows."""
 
+import itertools
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from difflab.study import error_plots, plots, speed_plots
 from difflab.study.cells import PRESENTATION
-from difflab.study.drawing import write
+from difflab.study.drawing import STOPPED, write
 
 
 pytest.importorskip("matplotlib", reason="figures need the extra [report]")
@@ -86,12 +87,41 @@ def kinds_of_network():
 def test_many_kinds_of_network_are_listed_one_below_the_other():
     axes = plots.figures(["accuracy"], kinds_of_network())["error"].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["10 tanh", "10 relu", "10 gelu", "10 elu"]
-    assert {line.get_label(): line.get_xdata().tolist() for line in axes.get_lines()} == {
-        "A()": [1e-15] * 4,
-        "B()": [1e-9] * 4,
-    }
-    assert [text.get_text() for text in axes.texts] == ["C() refused"]
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
+    assert (drawn["A()"], drawn["B()"], drawn["C()"]) == ([1e-15] * 4, [1e-9] * 4, [])
     assert axes.get_xlabel() == "relative error against the certified gradient"
+
+
+def texts_of(artist):
+    return [text.get_text() for text in artist.get_texts()]
+
+
+def test_methods_that_stopped_have_a_mark_each_in_a_column_for_how():
+    rows = [*kinds_of_network(), ROWS[0] | {"method": "Certified()", "error_relative": None}]
+    for method, status in (("D()", "timeout"), ("E()", "timeout"), ("F()", "memory")):
+        rows += [row | {"method": method, "status": status, "error_relative": None} for row in rows[:3:2]]
+    figure = plots.figures(["accuracy"], rows)["error"]
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["refused", "timeout", "memory"]
+    crosses = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.get_lines() if line.get_marker() == "x"]
+    assert len(crosses) == len(set(crosses)) == 7
+    assert sorted(y for _, y in crosses) == [0, 0, 0, 0, 1, 1, 1]
+    assert min(x for x, _ in crosses) > 1
+    assert texts_of(figure.legends[0]) == ["A()", "B()", "C()", "D()", "E()", "F()"]
+
+
+def boxes_of(figure):
+    """Where the texts of all axes are, in pixels."""
+    figure.canvas.draw()
+    return [text.get_window_extent() for axes in figure.axes for text in axes.texts]
+
+
+def test_texts_beside_a_list_do_not_overlap():
+    rows = kinds_of_network()
+    rows += [rows[0] | {"method": f"{n}()", "status": status} for n, status in enumerate(STOPPED)]
+    boxes = boxes_of(plots.figures(["accuracy"], rows)["error"])
+    assert len(boxes) == len(STOPPED)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 def estimated(method, quantiles, understated=20, **names):
@@ -160,7 +190,7 @@ def test_networks_that_differ_in_one_thing_have_a_panel():
     drawn = [line.get_ydata() for line in axes.get_lines()]
     assert sum(list(line) == [2.0, 200.0] for line in drawn) == 3
     assert sum(list(line) == [20.0] for line in drawn) == 3
-    assert axes.get_legend_handles_labels()[1] == ["A()", "B()"]
+    assert texts_of(figure.legends[0]) == ["A()", "B()"]
 
 
 def test_errors_beyond_the_panel_are_at_its_edge():
@@ -226,7 +256,7 @@ def test_a_contest_has_a_panel_for_each_arithmetic_and_number_of_threads():
     figure = plots.figures(["contest"], CONTEST)["contest"]
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["float64, 1 thread", "float32, 1 thread", "float64, 2 threads", "float32, 2 threads"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Jax()", "Torch()"]
+    assert texts_of(figure.legends[0]) == ["Jax()", "Torch()"]
     for axes in figure.axes:
         assert sorted(line.get_xdata()[0] for line in axes.get_lines() if len(line.get_xdata()) == 1) == [2, 2, 20, 20]
         assert [1, 1] in [list(line.get_xdata()) for line in axes.get_lines()]

@@ -92,16 +92,21 @@ def figure_of_panels(
 
 def legend_above(figure: Figure, styles: Styles) -> None:
     """The methods, once for all axes."""
-    axes = figure.axes[0]
-    for method, style in styles.items():
-        axes.plot([], [], label=method, **style)
-    if styles:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+    handles = [figure.axes[0].plot([], [], **style)[0] for style in styles.values()]
+    if handles:
+        figure.legend(handles, list(styles), loc="outside upper center", ncols=3, fontsize=8)
 
 
 def legend_beside(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+
+
+def mark_stopped(axes: Axes, x: Sequence[float], y: Sequence[float], style: dict[str, Any], **where: Any) -> None:
+    """Marks of a method, hollow and crossed out, where it could not go on."""
+    look = {"color": style["color"], "ls": "none", "clip_on": False, **where}
+    axes.plot(x, y, marker=style["marker"], ms=6.5, mew=0.8, markerfacecolor="white", **look)
+    axes.plot(x, y, marker="x", ms=3.2, mew=0.8, **look)
 
 
 def name_knob(axes: Axes, family: Family) -> None:

@@ -9,7 +9,10 @@ from difflab.study import growth, swelling
 from difflab.study.drawing import (
     STOPPED,
     Row,
+    Styles,
+    legend_above,
     legend_beside,
+    mark_stopped,
     new_figure,
     of_methods,
     series_of,
@@ -89,24 +92,46 @@ def _figure(draw: Callable[[Axes, list[Row]], None], rows: list[Row]) -> Figure:
 
 
 def _figure_of_list(rows: list[Row], name: str, label: str) -> Figure:
-    """Figures by network, one below the other; at the right edge, where a method could not go on."""
-    networks = list(dict.fromkeys(map(network_name, rows)))
-    rows = of_methods(rows)
-    with new_figure(1.2 + 0.32 * len(networks)) as figure:
+    """Figures by network, one below the other, a little lower for each method; beside them, where one stopped."""
+    networks, rows = list(dict.fromkeys(map(network_name, rows))), of_methods(rows)
+    shown = {row["series"] for row in rows if row.get(name) or row["status"] in STOPPED}
+    styles = {m: style | {"ls": "none", "markersize": 4.5} for m, style in styles_of(rows).items() if m in shown}
+    with new_figure(1.2 + (0.28 + 0.012 * len(styles)) * len(networks)) as figure:
         axes = figure.subplots()
-        for method, style in styles_of(rows).items():
-            points = [(r[name], networks.index(network_name(r))) for r in rows if r["series"] == method and r.get(name)]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=method, **style | {"ls": "none"})
-        for row in rows:
-            if row["status"] in STOPPED:
-                at = (1.01, networks.index(network_name(row)))
-                text, colour = f"{row['method']} {row['status']}", styles_of(rows)[row["series"]]["color"]
-                axes.annotate(text, at, xycoords=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=colour)
+        for k, (method, style) in enumerate(styles.items()):
+            lower = LINES_APART * ((k + 0.5) / len(styles) - 0.5)
+            mine = [row for row in rows if row["series"] == method and row.get(name)]
+            heights = [networks.index(network_name(row)) + lower for row in mine]
+            axes.plot([row[name] for row in mine], heights, label=method, **style)
+        _stopped_beside(axes, rows, networks, styles)
         axes.set(xscale="log", xlabel=label, yticks=range(len(networks)), yticklabels=networks)
         axes.set_ylim(len(networks) - 0.5, -0.5)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+        axes.grid(False, axis="y")
+        for line in range(0, len(networks), 2):
+            axes.axhspan(line - 0.5, line + 0.5, color="#f3f3f3", lw=0, zorder=0)
+        legend_above(figure, styles)
         return figure
+
+
+LINES_APART = 0.7
+"""Of the height of a line in a list, what its methods take up."""
+STEP = 0.027
+"""Between marks beside a list, as a share of the width of its axes."""
+
+
+def _stopped_beside(axes: Axes, rows: list[Row], networks: list[str], styles: Styles) -> None:
+    """A column for each way to stop, with marks of the methods that did so, one beside the other."""
+    left = 1 + STEP
+    for status in STOPPED:
+        most = 0
+        for line, network in enumerate(networks):
+            stopped = [r["series"] for r in rows if r["status"] == status and network_name(r) == network]
+            for k, method in enumerate(stopped):
+                mark_stopped(axes, [left + k * STEP], [line], styles[method], transform=axes.get_yaxis_transform())
+            most = max(most, len(stopped))
+        if most:
+            axes.text(left - STEP / 2, 1, status, transform=axes.transAxes, va="bottom", fontsize=7.5)
+            left += STEP * max(most + 1, len(status))
 
 
 def _kind(row: Row) -> list[str]:
