@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,12 +76,12 @@ def new_figure(height: float) -> Iterator[Figure]:
 
 
 def figure_of_panels(
-    panels: Sequence[Panel], styles: Styles, ylabel: str = "", note: str = "", height: float = 2.5
+    panels: Sequence[Panel], styles: Styles, ylabel: str = "", note: str = "", height: float = 2.5, columns: int = 2
 ) -> Figure:
-    """Panels, two to a line of this height, that share their heights; methods above them, and a note below."""
-    lines = max(1, -(-len(panels) // 2))
+    """Panels in lines of this height, which share their scale; methods above them, and a note below."""
+    lines = max(1, -(-len(panels) // columns))
     with new_figure(1.0 + height * lines) as figure:
-        grid = figure.subplots(lines, 2, sharey=True, squeeze=False)
+        grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
         for axes, panel in itertools.zip_longest(grid.ravel(), panels):
             panel(axes) if panel else axes.set_axis_off()
         legend_above(figure, styles)
@@ -97,16 +97,16 @@ def legend_above(figure: Figure, styles: Styles) -> None:
         figure.legend(handles, list(styles), loc="outside upper center", ncols=3, fontsize=8)
 
 
-def legend_beside(axes: Axes) -> None:
+def legend_beside(axes: Axes, **look: Any) -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), **{"fontsize": 8} | look)
 
 
-def mark_stopped(axes: Axes, x: Sequence[float], y: Sequence[float], style: dict[str, Any], **where: Any) -> None:
-    """Marks of a method, hollow and crossed out, where it could not go on."""
+def mark_stopped(axes: Axes, x: float, y: float, style: dict[str, Any], **where: Any) -> None:
+    """The mark of a method, hollow and crossed out, where it could not go on."""
     look = {"color": style["color"], "ls": "none", "clip_on": False, **where}
-    axes.plot(x, y, marker=style["marker"], ms=6.5, mew=0.8, markerfacecolor="white", **look)
-    axes.plot(x, y, marker="x", ms=3.2, mew=0.8, **look)
+    axes.plot([x], [y], marker=style["marker"], ms=6.5, mew=0.8, markerfacecolor="white", **look)
+    axes.plot([x], [y], marker="x", ms=3.2, mew=0.8, **look)
 
 
 def name_knob(axes: Axes, family: Family) -> None:
@@ -121,18 +121,15 @@ def over_numbers(axes: Axes, family: Family) -> None:
     axes.set_xticks([float(setting) for setting in family.members], list(family.members), fontsize=8)
 
 
-def of_methods(rows: list[Row]) -> list[Row]:
-    """Rows with the name of the line they belong to, the method."""
-    return [row | {"series": row["method"]} for row in rows]
-
-
-def series_of(rows: list[Row]) -> list[str]:
-    return list(dict.fromkeys(row["series"] for row in rows))
-
-
-def styles_of(rows: list[Row]) -> Styles:
-    """Colour and marker of each line, the same in every figure of one study."""
+def styles_of(names: Iterable[str]) -> Styles:
+    """Colour, marker and dashes of each method, for every figure of one study."""
     return {
         name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]} | LINE
-        for i, name in enumerate(series_of(rows))
+        for i, name in enumerate(dict.fromkeys(names))
     }
+
+
+def only(styles: Styles, rows: list[Row]) -> Styles:
+    """Those of the methods that some rows are of."""
+    methods = {row["method"] for row in rows}
+    return {method: style for method, style in styles.items() if method in methods}

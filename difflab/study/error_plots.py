@@ -15,8 +15,7 @@ from difflab.study.drawing import (
     legend_beside,
     name_knob,
     new_figure,
-    of_methods,
-    styles_of,
+    only,
 )
 from difflab.study.families import Family
 from difflab.study.names import network_name
@@ -32,10 +31,9 @@ FARTHEST = 1e-6, 1e9
 """Ratios of a reported error to the true one that have a place in a figure; those beyond are at its edge."""
 
 
-def figure_of_families(found: list[Family], rows: list[Row]) -> Figure:
+def figure_of_families(found: list[Family], rows: list[Row], styles: Styles) -> Figure:
     """Median, p99 and largest error of an entry by method, a panel for each thing that networks differ in."""
-    judged = {row["method"] for row in rows if row.get("error_ulp_median") is not None}
-    styles = styles_of(of_methods([row for row in rows if row["method"] in judged]))
+    styles = only(styles, [row for row in rows if row.get("error_ulp_median") is not None])
     return figure_of_panels(
         [partial(_draw_family, family=family, styles=styles) for family in found],
         styles,
@@ -72,16 +70,14 @@ def _draw_errors(axes: Axes, row: Row, at: float, style: dict[str, Any]) -> None
     axes.plot([at], [median], **style | {"ls": "none", "markersize": 3.2})
 
 
-def figure_of_conditions(rows: list[Row]) -> Figure:
+def figure_of_conditions(rows: list[Row], styles: Styles) -> Figure:
     """Relative error by condition number, beside what one rounding of everything that comes in would make of it."""
-    rows = [row | {"series": row["method"]} for row in rows if row.get("error_relative")]
-    known = [row for row in rows if row.get("condition")]
+    known = [row for row in rows if row.get("condition") and row.get("error_relative")]
     with new_figure(4.4) as figure:
         axes = figure.subplots()
-        for method, style in styles_of(rows).items():
-            points = [(row["condition"], row["error_relative"]) for row in known if row["series"] == method]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=method, **style | {"ls": "none", "markersize": 4})
+        for method, style in only(styles, known).items():
+            points = [(row["condition"], row["error_relative"]) for row in known if row["method"] == method]
+            axes.plot(*zip(*points, strict=True), label=method, **style | {"ls": "none", "markersize": 4})
         ends = [least(row["condition"] for row in known) for least in (min, max)] if known else []
         for dtype, dashes in (("float64", "-"), ("float32", "--")):
             if units := {unit_roundoff(row) for row in known if row.get("dtype", "float64") == dtype}:
@@ -93,10 +89,9 @@ def figure_of_conditions(rows: list[Row]) -> Figure:
         return figure
 
 
-def figure_of_estimates(rows: list[Row]) -> Figure:
+def figure_of_estimates(rows: list[Row], styles: Styles) -> Figure:
     """What is reported of the true error, by network and method: quantiles over the entries of a gradient."""
-    rows = of_methods(rows)
-    networks, styles, limits = list(dict.fromkeys(map(network_name, rows))), styles_of(rows), _ratio_limits(rows)
+    networks, limits = list(dict.fromkeys(map(network_name, rows))), _ratio_limits(rows)
     lines = len(styles) + 1
     with new_figure(1.3 + 0.135 * lines * len(networks)) as figure:
         axes = figure.subplots()

@@ -13,6 +13,7 @@ from difflab.study.drawing import (
     figure_of_panels,
     legend_beside,
     new_figure,
+    only,
     styles_of,
 )
 from difflab.study.families import KNOBS
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def figure_of_contest(rows: list[Row]) -> Figure:
     """Times of all methods by that of Backprop, network by network, a panel for each dtype and number of threads."""
     rows = [row | {"series": without_arithmetic(row)} for row in rows if row.get("ratio")]
-    networks, styles = list(dict.fromkeys(map(network_name, rows))), styles_of(rows)
+    networks, styles = list(dict.fromkeys(map(network_name, rows))), styles_of(row["series"] for row in rows)
     settings = sorted({(row["threads"], row["dtype"]) for row in rows}, key=lambda s: (s[0], s[1] != "float64"))
     groups = [[row for row in rows if (row["threads"], row["dtype"]) == setting] for setting in settings]
     ratios = [1.0, *(row["ratio"] for row in rows)]
@@ -70,13 +71,13 @@ def without_arithmetic(row: Row) -> str:
     return left.replace(", ,", ",").replace("(, ", "(")
 
 
-def figure_of_roofline(rows: list[Row]) -> Figure:
+def figure_of_roofline(rows: list[Row], styles: Styles) -> Figure:
     """Rates of arithmetic by operations per byte, below the roofs that BLAS and memory set."""
-    rows = [row | {"series": row["method"]} for row in rows if row.get("gemm_flops_per_second")]
+    rows = [row for row in rows if row.get("gemm_flops_per_second")]
     with new_figure(4.4) as figure:
         axes = figure.subplots()
-        for method, style in styles_of(rows).items():
-            mine = [row for row in rows if row["series"] == method]
+        for method, style in only(styles, rows).items():
+            mine = [row for row in rows if row["method"] == method]
             points = [
                 (r["product_ops"] / r["traffic_bytes"], r["product_ops"] / r["roofline_gradient_seconds"]) for r in mine
             ]
@@ -98,14 +99,14 @@ def _draw_roof(axes: Axes, rows: list[Row], intensities: list[float], colour: st
     axes.plot(ends, [min(rate, bandwidth * at) for at in ends], color=colour, lw=1, zorder=0)
 
 
-def figure_of_growth(found: list[growth.Law]) -> Figure:
+def figure_of_growth(found: list[growth.Law], styles: Styles) -> Figure:
     """Seconds of a gradient over width, depth and batch, with the exponent of every line."""
-    styles = styles_of([{"series": law.method} for law in found])
     groups: dict[tuple[str, str], list[growth.Law]] = {}
     for law in found:
         groups.setdefault((law.knob, law.family), []).append(law)
     panels = [partial(_draw_growth, laws=laws, styles=styles) for laws in groups.values()]
-    return figure_of_panels(panels, {}, "seconds per gradient", height=3.0)
+    note = "exponent: p of the time c nᵖ, over all points and over the larger half of n"
+    return figure_of_panels(panels, {}, "seconds per gradient", note, height=2.8, columns=1)
 
 
 def _draw_growth(axes: Axes, laws: list[growth.Law], styles: Styles) -> None:
@@ -117,4 +118,4 @@ def _draw_growth(axes: Axes, laws: list[growth.Law], styles: Styles) -> None:
     axes.set_xticks(settings, [f"{n:g}" for n in settings], fontsize=7.5)
     axes.minorticks_off()
     axes.set_title(laws[0].family, fontsize=8.5)
-    axes.legend(fontsize=6.5, title="exponent", title_fontsize=6.5)
+    legend_beside(axes, title="exponent", fontsize=7, title_fontsize=7)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from difflab.backends.symbolic import CHEAP_GRADIENT
 from difflab.derivation.forecasting import columns_of
-from difflab.study.drawing import REFERENCE, STOPPED, Row, Styles, figure_of_panels, of_methods, over_numbers, styles_of
+from difflab.study.drawing import REFERENCE, STOPPED, Row, Styles, figure_of_panels, only, over_numbers
 from difflab.study.families import Family
 from difflab.study.forecasts import seconds_to_prepare
 
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from difflab.study.drawing import Axes, Figure
 
 
-def figure_of_swelling(found: list[Family], rows: list[Row]) -> Figure:
+def figure_of_swelling(found: list[Family], styles: Styles) -> Figure:
     """Operations of loss and gradient by those of the loss, a panel for each thing that networks differ in."""
-    styles = styles_of(of_methods(rows))
     return figure_of_panels(
         [partial(_draw_swelling, family=family, styles=styles) for family in found],
         styles,
@@ -53,9 +52,9 @@ def _draw_swelling(axes: Axes, family: Family, styles: Styles) -> None:
     axes.set(yscale="log")
 
 
-def figure_of_walls(found: list[Family], rows: list[Row]) -> Figure:
+def figure_of_walls(found: list[Family], rows: list[Row], styles: Styles) -> Figure:
     """Seconds to derive and compile, forecast and as it was, against the limit of a cell."""
-    styles = styles_of(of_methods(rows))
+    styles = only(styles, rows)
     return figure_of_panels(
         [partial(_draw_wall, family=family, styles=styles) for family in found],
         styles,
