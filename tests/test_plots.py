@@ -4,9 +4,10 @@ import itertools
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from difflab.study import error_plots, plots, speed_plots
+from difflab.study import drawing, error_plots, plots, speed_plots
 from difflab.study.cells import PRESENTATION
 from difflab.study.drawing import STOPPED, write
 
@@ -145,6 +146,7 @@ def test_estimates_are_drawn_by_network_and_method():
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["4-3-10", "4-3-10 relu"]
     assert [text.get_text() for text in axes.texts] == ["10 %", "<1 %", "0 %", "refused"]
+    assert [line.get_ydata()[0] for line in axes.get_lines() if line.get_marker() == "x"] == [4]
     drawn = [line.get_xdata() for line in axes.get_lines()]
     for points in ([0.5, 50.0], [2.0, 20.0], [8.0], [1e-3]):
         assert sum(list(line) == points for line in drawn) == 2, points
@@ -186,11 +188,23 @@ def test_networks_that_differ_in_one_thing_have_a_panel():
     assert axes.get_xlabel().startswith("scale")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "16"]
     assert axes.get_yscale() == "log"
-    assert [text.get_text() for text in axes.texts] == ["refused"]
+    (cross,) = [line for line in axes.get_lines() if line.get_marker() == "x"]
+    assert 1.5 < cross.get_xdata()[0] < 2.5
+    place = cross.get_transform() + axes.transData.inverted()
+    assert place.transform(cross.get_xydata()[0])[1] < error_plots.LEAST_ULP
     drawn = [line.get_ydata() for line in axes.get_lines()]
     assert sum(list(line) == [2.0, 200.0] for line in drawn) == 3
     assert sum(list(line) == [20.0] for line in drawn) == 3
     assert texts_of(figure.legends[0]) == ["A()", "B()"]
+
+
+def test_many_methods_have_a_panel_to_a_line():
+    rows = [row | {"method": f"{n}()"} for n in range(9) for row in FAMILY[:3]]
+    rows += [row | {"hidden": "relu"} for row in rows]
+    for methods, places in ((9, 1), (8, 2)):
+        shown = [row for row in rows if int(row["method"][0]) < methods]
+        figure = plots.figures(["accuracy"], shown)["families"]
+        assert len({axes.get_position().x0 for axes in figure.axes}) == places
 
 
 def test_errors_beyond_the_panel_are_at_its_edge():
@@ -319,3 +333,61 @@ def test_the_legend_of_growth_covers_no_curve():
 def test_there_is_room_above_the_data_only_where_something_stopped():
     tops = [plots.figures(["speed"], rows)["time"].axes[0].get_ylim()[1] for rows in (ROWS[:6], ROWS)]
     assert tops[0] < 2e-3 < 4e-3 < tops[1]
+
+
+NAMES = [f"{n}()" for n in range(24)]
+
+
+def test_methods_are_told_apart_by_colour_and_marker_and_by_line_and_marker():
+    looks = list(drawing.styles_of(NAMES).values())
+    assert len({(look["color"], look["marker"]) for look in looks}) == len(NAMES)
+    assert len({(look["marker"], look["ls"]) for look in looks}) == len(NAMES)
+    assert sorted((look["lw"] for look in looks), reverse=True) == [look["lw"] for look in looks]
+    assert drawing.styles_of(["A()", "A()", "B()"]) == drawing.styles_of(["A()", "B()"])
+
+
+def test_what_stopped_is_told_apart_by_its_marker():
+    figure = plots.figures(["speed"], ROWS)["time"]
+    look = drawing.styles_of(row["method"] for row in ROWS)["B()"]
+    hollow, cross = (line for line in figure.axes[0].get_lines() if list(line.get_xdata()) == [10_000])
+    assert (hollow.get_color(), hollow.get_marker(), hollow.get_markerfacecolor()) == (
+        look["color"],
+        look["marker"],
+        "white",
+    )
+    assert (cross.get_color(), cross.get_marker()) == (look["color"], "x")
+
+
+SEEN = {
+    "all": np.eye(3),
+    "no red": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    "no green": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    "no blue": np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+}
+"""What is left of red, green and blue light for people who do not see all colours [Machado 2009]."""
+WHITE = np.array([0.9505, 1.0, 1.089])
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+NOTICED = 2.3
+"""Distance of colours side by side that is just noticed [Mahy 1994]; markers lie apart, and are small."""
+
+
+def lab(colour, seen):
+    """Lightness and two hues, in which distances are what eyes tell apart [CIE 1976]."""
+    light = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+    x, y, z = np.cbrt(TO_XYZ @ np.clip(seen @ light, 0, 1) / WHITE)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def least_distance(colours, seen):
+    return min(np.linalg.norm(lab(a, seen) - lab(b, seen)) for a, b in itertools.combinations(colours, 2))
+
+
+@pytest.mark.parametrize("seen", SEEN.values(), ids=SEEN)
+def test_colours_are_told_apart_by_people_who_do_not_see_all_of_them(seen):
+    assert least_distance(drawing.COLOURS, seen) > 5 * NOTICED
+
+
+def test_colours_that_some_do_not_tell_apart_are_noticed():
+    assert least_distance(("#E69F00", "#B5A900"), SEEN["all"]) > 5 * NOTICED > 5
+    assert least_distance(("#E69F00", "#B5A900"), SEEN["no red"]) < NOTICED

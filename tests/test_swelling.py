@@ -5,6 +5,7 @@ import pytest
 
 from difflab.backends.symbolic import CHEAP_GRADIENT
 from difflab.study import plots, swelling, tables
+from difflab.study.families import KNOBS
 
 
 def rows(knob: str, operations, method: str = "A()"):
@@ -94,7 +95,31 @@ def test_swelling_is_drawn_with_the_bound_of_cheap_gradients_and_the_wall():
     heights = [line.get_ydata()[0] for line in depth.lines if len(set(line.get_ydata())) == 1]
     assert CHEAP_GRADIENT in heights
     assert 2.5 in [round(height, 9) for height in heights]
-    assert [text.get_text() for text in depth.texts] == ["×"]
+    assert [list(line.get_xdata()) for line in depth.lines if line.get_marker() == "x"] == [[5.0]]
+
+
+def test_what_is_within_the_bound_is_drawn_once_more_on_a_scale_of_its_own():
+    near = [row | {"method": "C()", "gradient_ops": row["gradient_ops"] + row["parameters"]} for row in STUDY[:6]]
+    figure = plots.figures(["derivation"], STUDY + near)["swelling"]
+    below = [axes for axes in figure.axes if axes.get_yscale() == "linear"]
+    assert [axes.get_xlabel() for axes in below] == [KNOBS[knob] for knob in swelling.KNOBS]
+    low, high = below[0].get_ylim()
+    assert 2 < low < 2.5 < 2.6 < CHEAP_GRADIENT < high < CHEAP_GRADIENT + 1
+    drawn = {round(line.get_ydata()[0], 9) for line in below[0].lines if len(line.get_ydata()) == 6}
+    assert drawn == {2.5, 2.6}
+
+
+def test_marks_of_what_stopped_lie_above_the_data_and_apart():
+    stopped = [STUDY[-1] | {"method": method} for method in ("A()", "B()", "C()")]
+    figure = plots.figures(["derivation"], STUDY + stopped[1:])["swelling"]
+    axes = figure.axes[0]
+    to_share = axes.transData + axes.transAxes.inverted()
+    data = [
+        to_share.transform(point)[1] for line in axes.lines if len(line.get_xdata()) > 2 for point in line.get_xydata()
+    ]
+    marks = sorted({line.get_ydata()[0] for line in axes.lines if line.get_marker() == "x"})
+    assert len(marks) == 3
+    assert max(data) < marks[0] < marks[-1] < 1
 
 
 def test_the_table_has_the_ratio_to_the_own_loss():

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from difflab.errors import MissingExtra
 from difflab.files import write_atomically
@@ -23,10 +23,17 @@ Styles = dict[str, dict[str, Any]]
 """What the lines of every method look like."""
 Panel = Callable[["Axes"], None]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Told apart by people who do not see all colours [Okabe, Ito 2008]."""
-MARKERS = "osD^vP*"
-LINE = {"markersize": 5, "lw": 1.3}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
+"""Told apart by people who do not see all colours [Okabe, Ito 2008; the last one: Tol 2021]."""
+MARKERS = "osD^vP*X"
+LAPS: tuple[dict[str, Any], ...] = (
+    {"ls": "-"},
+    {"ls": "--", "fillstyle": "none"},
+    {"ls": "-.", "fillstyle": "top", "markerfacecoloralt": "white"},
+)
+"""What tells methods of one colour apart, beside their markers."""
+SIZES, WIDTHS = (6.0, 3.5), (1.9, 0.9)
+"""Markers and lines of the first method, which lie below all others, and of the last: none hides another."""
 STOPPED = ("refused", "timeout", "memory", "crashed", "wrong")
 """Statuses of rows without figures."""
 STYLE = {
@@ -76,12 +83,13 @@ def new_figure(height: float) -> Iterator[Figure]:
 
 
 def figure_of_panels(
-    panels: Sequence[Panel], styles: Styles, ylabel: str = "", note: str = "", height: float = 2.5, columns: int = 2
-) -> Figure:
-    """Panels in lines of this height, which share their scale; methods above them, and a note below."""
+    panels: Sequence[Panel], styles: Styles, ylabel: str = "", note: str = "", height: float = 2.5, columns: int = 2,
+    sharey: Literal["all", "row"] = "all",
+) -> Figure:  # fmt: skip
+    """Panels in lines of this height, all on one scale or each line on its own; methods above, and a note below."""
     lines = max(1, -(-len(panels) // columns))
     with new_figure(1.0 + height * lines) as figure:
-        grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+        grid = figure.subplots(lines, columns, sharey=sharey, squeeze=False)
         for axes, panel in itertools.zip_longest(grid.ravel(), panels):
             panel(axes) if panel else axes.set_axis_off()
         legend_above(figure, styles)
@@ -102,11 +110,11 @@ def legend_beside(axes: Axes, **look: Any) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), **{"fontsize": 8} | look)
 
 
-def mark_stopped(axes: Axes, x: float, y: float, style: dict[str, Any], **where: Any) -> None:
+def mark_stopped(axes: Axes, x: float, y: float, style: dict[str, Any], size: float = 6.5, **where: Any) -> None:
     """The mark of a method, hollow and crossed out, where it could not go on."""
     look = {"color": style["color"], "ls": "none", "clip_on": False, **where}
-    axes.plot([x], [y], marker=style["marker"], ms=6.5, mew=0.8, markerfacecolor="white", **look)
-    axes.plot([x], [y], marker="x", ms=3.2, mew=0.8, **look)
+    axes.plot([x], [y], marker=style["marker"], ms=size, mew=0.8, markerfacecolor="white", **look)
+    axes.plot([x], [y], marker="x", ms=size / 2, mew=0.8, **look)
 
 
 def name_knob(axes: Axes, family: Family) -> None:
@@ -116,17 +124,32 @@ def name_knob(axes: Axes, family: Family) -> None:
 
 
 def over_numbers(axes: Axes, family: Family) -> None:
-    """An axis of a knob whose settings are numbers."""
+    """An axis of a knob whose settings are numbers: widths, which are doubled, are as far apart as depths."""
     name_knob(axes, family)
+    axes.set(xscale="log" if family.knob == "width" else "linear")
     axes.set_xticks([float(setting) for setting in family.members], list(family.members), fontsize=8)
+    axes.minorticks_off()
+
+
+def log_limits(values: Iterable[float], room: float = 0.0) -> tuple[float, float]:
+    """A little below and above what there is to see, with room above as a share of the whole."""
+    seen = list(values)
+    low, high = min(seen) / 1.5, max(seen) * 1.5
+    return low, high * (high / low) ** (room / (1 - room))
 
 
 def styles_of(names: Iterable[str]) -> Styles:
-    """Colour, marker and dashes of each method, for every figure of one study."""
-    return {
-        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]} | LINE
-        for i, name in enumerate(dict.fromkeys(names))
-    }
+    """Colour, marker, line and size of each method, for every figure of one study."""
+    methods = list(dict.fromkeys(names))
+    return {method: _style(i, i / max(1, len(methods) - 1)) for i, method in enumerate(methods)}
+
+
+def _style(i: int, share: float) -> dict[str, Any]:
+    """No two have the colour and the marker in common."""
+    lap = i // len(COLOURS)
+    size, width = (first + share * (last - first) for first, last in (SIZES, WIDTHS))
+    look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + 3 * lap) % len(MARKERS)]}
+    return look | LAPS[lap % len(LAPS)] | {"markersize": size, "lw": width}
 
 
 def only(styles: Styles, rows: list[Row]) -> Styles:

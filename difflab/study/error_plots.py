@@ -13,6 +13,7 @@ from difflab.study.drawing import (
     figure_of_panels,
     legend_above,
     legend_beside,
+    mark_stopped,
     name_knob,
     new_figure,
     only,
@@ -30,6 +31,9 @@ LEAST_ULP, MOST_ULP = 0.05, 1e18
 FARTHEST = 1e-6, 1e9
 """Ratios of a reported error to the true one that have a place in a figure; those beyond are at its edge."""
 
+CROWDED = 8
+"""Methods beside each other that leave no room for two panels in a line."""
+
 
 def figure_of_families(found: list[Family], rows: list[Row], styles: Styles) -> Figure:
     """Median, p99 and largest error of an entry by method, a panel for each thing that networks differ in."""
@@ -39,7 +43,8 @@ def figure_of_families(found: list[Family], rows: list[Row], styles: Styles) -> 
         styles,
         "error of an entry, in ulp of the method's own dtype",
         "marker: median of the entries; tick: 99 of 100 are no further off; end of the line: the largest; "
-        "dashed: no digit of a float64 is right",
+        "dashed: no digit of a\nfloat64 is right; crossed out, at the lower edge: could not go on",
+        columns=1 if len(styles) > CROWDED else 2,
     )
 
 
@@ -52,16 +57,15 @@ def _draw_family(axes: Axes, family: Family, styles: Styles) -> None:
                 at = i + 0.8 * ((methods.index(row["method"]) + 0.5) / len(methods) - 0.5)
                 _draw_errors(axes, row, at, styles[row["method"]])
     name_knob(axes, family)
-    axes.set(yscale="log", ylim=(LEAST_ULP, MOST_ULP), xlim=(-0.5, len(settings) - 0.5))
+    axes.set(yscale="log", ylim=(LEAST_ULP / 50, MOST_ULP), xlim=(-0.5, len(settings) - 0.5))
     axes.set_xticks(range(len(settings)), settings, fontsize=8)
     axes.grid(False, axis="x")
 
 
 def _draw_errors(axes: Axes, row: Row, at: float, style: dict[str, Any]) -> None:
-    """A line from the median to the largest error; where a method could not go on, its status instead."""
+    """A line from the median to the largest error; a mark at the lower edge where a method could not go on."""
     if row.get("error_ulp_median") is None:
-        axes.text(at, 0.02, row["status"], transform=axes.get_xaxis_transform(), rotation=90, fontsize=6.5,
-                  color=style["color"], ha="center", va="bottom")  # fmt: skip
+        mark_stopped(axes, at, 0.05, style, 5.0, transform=axes.get_xaxis_transform())
         return
     errors = [row["error_ulp_median"], row.get("error_ulp_p99", row["error_ulp_max"]), row["error_ulp_max"]]
     median, p99, largest = (min(max(error, LEAST_ULP), MOST_ULP) for error in errors)
@@ -123,7 +127,8 @@ def _ratio_limits(rows: list[Row]) -> tuple[float, float]:
 def _draw_ratios(axes: Axes, row: Row, at: float, limits: tuple[float, float], style: dict[str, Any]) -> None:
     colour, edge = style["color"], axes.get_yaxis_transform()
     if row.get("reported_to_true_median") is None:
-        axes.text(1.01, at, row["status"], transform=edge, va="center", fontsize=7, color=colour)
+        mark_stopped(axes, 1.015, at, style, transform=edge)
+        axes.text(1.03, at, row["status"], transform=edge, va="center", fontsize=7)
         return
     low, high = limits
     least, q05, q25, median, q75, q95 = (

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from difflab.backends.symbolic import CHEAP_GRADIENT
 from difflab.derivation.forecasting import columns_of
-from difflab.study.drawing import REFERENCE, STOPPED, Row, Styles, figure_of_panels, only, over_numbers
+from difflab.study.drawing import (
+    REFERENCE,
+    STOPPED,
+    Row,
+    Styles,
+    figure_of_panels,
+    log_limits,
+    mark_stopped,
+    only,
+    over_numbers,
+)
 from difflab.study.families import Family
 from difflab.study.forecasts import seconds_to_prepare
 
@@ -15,41 +25,67 @@ from difflab.study.forecasts import seconds_to_prepare
 if TYPE_CHECKING:
     from difflab.study.drawing import Axes, Figure
 
+COUNTED: Styles = {"gradient_ops": {}, "gradient_tree_ops": {"ls": ":"}}
+"""Operations of loss and gradient as computed, in the line of the method, and of the gradient as a tree."""
+LEVEL = 0.055
+"""Between marks of what stopped, as a share of the height of a panel."""
+
+
+def _members(family: Family) -> list[tuple[float, Row]]:
+    return [(float(setting), row) for setting, rows in family.members.items() for row in rows]
+
 
 def figure_of_swelling(found: list[Family], styles: Styles) -> Figure:
-    """Operations of loss and gradient by those of the loss, a panel for each thing that networks differ in."""
-    return figure_of_panels(
-        [partial(_draw_swelling, family=family, styles=styles) for family in found],
-        styles,
-        "operations ÷ those of the loss alone",
-        "solid: loss and gradient as computed; dotted: the gradient as a tree; "
-        f"dashed: {CHEAP_GRADIENT} times the loss [Baur, Strassen 1983]; ×: could not go on",
+    """Operations by those of the loss, a column for each thing that networks differ in; below, those within the bound.
+
+    Marks along the upper edge, a line for each method, show where it could not go on.
+    """
+    rows = [row for family in found for _, row in _members(family)]
+    stopped = list(only(styles, [row for row in rows if row["status"] in STOPPED]))
+    limits = log_limits([CHEAP_GRADIENT, *(r for row in rows for r in _ratios(row))], LEVEL * (len(stopped) + 1))
+    least = min([CHEAP_GRADIENT - 1, *(row["gradient_ops"] / row["own_loss_ops"] for row in rows if _ratios(row))])
+    panels = [
+        *(partial(_draw_swelling, family=f, styles=styles, limits=limits, stopped=stopped) for f in found),
+        *(partial(_draw_within_bound, family=f, styles=styles, least=least) for f in found),
+    ]
+    note = (
+        "dotted: the gradient as a tree; all other lines: loss and gradient as computed, and once more below, on a "
+        "scale of\n"
+        f"their own; grey: {CHEAP_GRADIENT} times the loss [Baur, Strassen 1983]; crossed out: could not go on"
     )
+    return figure_of_panels(panels, styles, note=note, height=2.7, columns=len(found), sharey="row")
 
 
-def _draw_swelling(axes: Axes, family: Family, styles: Styles) -> None:
+def _ratios(row: Row) -> list[float]:
+    return [row[name] / row["own_loss_ops"] for name in COUNTED if row.get(name) and row.get("own_loss_ops")]
+
+
+def _draw_swelling(
+    axes: Axes, family: Family, styles: Styles, limits: tuple[float, float], stopped: list[str]
+) -> None:  # fmt: skip
+    for name, dashes in COUNTED.items():
+        _draw_ratios(axes, family, styles, name, dashes)
+    for setting, row in _members(family):
+        if row["status"] in STOPPED:
+            level, edge = 1 - LEVEL * (stopped.index(row["method"]) + 0.5), axes.get_xaxis_transform()
+            mark_stopped(axes, setting, level, styles[row["method"]], transform=edge)
+    over_numbers(axes, family)
+    axes.set(yscale="log", ylim=limits, ylabel="operations ÷ those of the loss")
+
+
+def _draw_within_bound(axes: Axes, family: Family, styles: Styles, least: float) -> None:
+    _draw_ratios(axes, family, styles, "gradient_ops", {})
+    over_numbers(axes, family)
+    axes.set(ylim=(least - 0.15, CHEAP_GRADIENT + 0.15), ylabel="as computed, up to the bound")
+
+
+def _draw_ratios(axes: Axes, family: Family, styles: Styles, name: str, dashes: dict[str, str]) -> None:
     axes.axhline(CHEAP_GRADIENT, **REFERENCE)
     for method, style in styles.items():
-        for name, dashes in (("gradient_ops", "-"), ("gradient_tree_ops", ":")):
-            points = [
-                (float(setting), row[name] / row["own_loss_ops"])
-                for setting, members in family.members.items()
-                for row in members
-                if row["method"] == method and row.get(name) and row.get("own_loss_ops")
-            ]
-            if points:
-                axes.plot(*zip(*points, strict=True), **style | {"ls": dashes, "markersize": 3})
-        stopped = [
-            float(setting)
-            for setting, members in family.members.items()
-            for row in members
-            if row["method"] == method and row["status"] in STOPPED
-        ]
-        for setting in stopped:
-            axes.text(setting, 0.98 - 0.06 * list(styles).index(method), "×", transform=axes.get_xaxis_transform(),
-                      color=style["color"], ha="center", va="top", fontsize=9)  # fmt: skip
-    over_numbers(axes, family)
-    axes.set(yscale="log")
+        mine = [(setting, row) for setting, row in _members(family) if row["method"] == method]
+        points = [(setting, row[name] / row["own_loss_ops"]) for setting, row in mine if name in row and _ratios(row)]
+        if points:
+            axes.plot(*zip(*points, strict=True), **style | dashes)
 
 
 def figure_of_walls(found: list[Family], rows: list[Row], styles: Styles) -> Figure:
@@ -59,13 +95,13 @@ def figure_of_walls(found: list[Family], rows: list[Row], styles: Styles) -> Fig
         [partial(_draw_wall, family=family, styles=styles) for family in found],
         styles,
         "seconds to derive and compile",
-        "bands: forecast, to hold 19 of 20; markers: as it was; dashed: limit of time, at which × were stopped; "
-        "+: stopped for memory",
+        "bands: forecast, to hold 19 of 20; markers: as it was; grey: limit of time, at which those crossed out were "
+        "stopped; +: stopped for memory",
     )
 
 
 def _draw_wall(axes: Axes, family: Family, styles: Styles) -> None:
-    members = [(float(setting), row) for setting, rows in family.members.items() for row in rows]
+    members = _members(family)
     limit = max(row["limit_seconds"] for _, row in members)
     axes.axhline(limit, **REFERENCE)
     for method, style in styles.items():
@@ -75,9 +111,9 @@ def _draw_wall(axes: Axes, family: Family, styles: Styles) -> None:
         axes.fill_between(settings, low, high, color=style["color"], alpha=0.15, lw=0)
         measured = [(setting, seconds_to_prepare(row)) for setting, row in mine if row["status"] == "ok"]
         if measured:
-            axes.plot(*zip(*measured, strict=True), **style | {"ls": "-", "markersize": 3})
-        for status, sign in (("timeout", "x"), ("memory", "+")):
-            stopped = [setting for setting, row in mine if row["status"] == status]
-            axes.plot(stopped, [limit] * len(stopped), sign, color=style["color"], ms=5)
+            axes.plot(*zip(*measured, strict=True), **style)
+        for setting, row in mine:
+            if row["status"] in ("timeout", "memory"):
+                mark_stopped(axes, setting, limit, style)
     over_numbers(axes, family)
     axes.set(yscale="log", ylim=(1e-3, 1e6))
