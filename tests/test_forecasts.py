@@ -10,7 +10,7 @@ import pytest
 import difflab as dl
 from difflab.derivation.forecasting import COSTS, FIGURES, Cost, CostLaw, beyond, columns_of, forecast
 from difflab.derivation.sharing import SHARING
-from difflab.study import csv_rows, forecasts, plots, worker
+from difflab.study import csv_rows, forecasts, plots, runner, worker
 from difflab.study.cells import Cell, Task, resolved
 from difflab.study.declaration import PlacedNetwork
 from difflab.study.forecasts import fitted, kept, lines, share_kept
@@ -163,17 +163,70 @@ def test_the_page_says_how_many_were_kept():
     assert lines([row(10, 1.0, 1e7, method="Backprop('float64')")]) == []
 
 
-def test_the_wall_is_drawn_with_its_limit():
+def wall_of(statuses: list[str], **others):
+    """The figure of networks of 1, 2, 3 ... layers, which took 0.1, 1, 10 ... seconds if they were derived."""
     rows = []
-    for depth, seconds in ((1, 0.1), (2, 1.0), (3, None)):
+    for depth, status in enumerate(statuses, start=1):
         network = "-".join(["4", *["2"] * depth, "10"])
-        found = row(10, seconds, 1e7, network=network, hidden="tanh", data="digits-2x2", batch=16, parameters=9) | AHEAD
-        rows.append(found if seconds else found | {"status": "timeout", "prepare_seconds": None})
-    figure = plots.figures(["forecast"], rows)["wall"]
-    (axes,) = [axes for axes in figure.axes if axes.get_title()]
-    drawn = [line.get_ydata() for line in axes.get_lines()]
-    assert any(list(np.atleast_1d(y)) == [0.1, 1.0] for y in drawn)
-    assert any(list(np.atleast_1d(y)) == [12.0] for y in drawn)
+        names = {"network": network, "hidden": "tanh", "data": "digits-2x2", "batch": 16, "parameters": 9}
+        found = row(10, 0.01 * 10**depth, 10.0 ** (6 + depth), status=status, **names) | AHEAD | AHEAD_BYTES | others
+        stopped = {"prepare_seconds": None, "peak_bytes": None} if status in ("timeout", "memory") else {}
+        rows.append(found | stopped)
+    return plots.figures(["forecast"], rows)["wall"]
+
+
+AHEAD_BYTES = {"forecast_extra_bytes": 1e7, "forecast_extra_bytes_low": 5e6, "forecast_extra_bytes_high": 1e14}
+
+
+def heights(axes) -> list[list[float]]:
+    return [list(np.atleast_1d(line.get_ydata())) for line in axes.get_lines()]
+
+
+def test_the_wall_is_drawn_in_time_and_memory_with_the_limits_of_a_cell():
+    figure = wall_of(["ok", "ok", "timeout"], limit_bytes=2_000_000_000)
+    time, memory = figure.axes
+    assert [0.1, 1.0] in heights(time)
+    assert [12.0, 12.0] in heights(time)
+    assert [1e7, 1e8] in heights(memory)
+    assert [2e9, 2e9] in heights(memory)
+    assert "12 s and 2 GB of address space" in figure.get_supxlabel()
+    assert "laws fitted to results/expression_swell" in figure.get_supxlabel()
+
+
+def test_a_wall_whose_limit_of_memory_was_not_recorded_has_none():
+    figure = wall_of(["ok", "ok", "memory"])
+    assert not any(line.get_color() == "#888888" for line in figure.axes[1].get_lines())
+    assert "12 s; crossed out" in figure.get_supxlabel()
+
+
+@pytest.mark.parametrize(("status", "panel", "limit"), [("timeout", 0, 12.0), ("memory", 1, 2e9)])
+def test_a_cell_is_crossed_out_just_above_the_limit_that_it_met(status, panel, limit):
+    figure = wall_of(["ok", "ok", status], limit_bytes=2_000_000_000)
+    crosses = [[line for line in axes.get_lines() if line.get_marker() == "x"] for axes in figure.axes]
+    assert list(map(len, crosses)) == ([1, 0] if panel == 0 else [0, 1])
+    (mark,) = crosses[panel]
+    assert mark.get_xdata()[0] == 3
+    assert limit < mark.get_ydata()[0] < 3 * limit
+
+
+def test_what_was_derived_has_its_marker_even_if_its_point_is_a_kink():
+    time, memory = wall_of(["ok", "kink", "ok"]).axes
+    assert [0.1, 1.0, 10.0] in heights(time)
+    assert [1e7, 1e8, 1e9] in heights(memory)
+
+
+def test_axes_of_the_wall_go_from_the_data_to_a_little_beyond_the_limit():
+    time, memory = wall_of(["ok", "ok", "timeout"], limit_bytes=2_000_000_000).axes
+    assert time.get_ylim() == pytest.approx((0.1 / 1.5, 12 * 1.5))
+    assert memory.get_ylim() == pytest.approx((5e6 / 1.5, 10 * 2e9 * 1.5))
+
+
+def test_the_limits_of_a_cell_are_recorded_where_a_study_is_about_forecasts():
+    network = PlacedNetwork(widths=[4, 2, 10], data="digits-2x2")
+    cell = Cell(Task(network, 4, 0), resolved({"name": "symbolic"}), ["forecast"], 12.0, 2_000_000_000)
+    names = runner._names(cell)
+    assert (names["limit_seconds"], names["limit_bytes"]) == (12.0, 2_000_000_000)
+    assert "limit_bytes" not in runner._names(msgspec.structs.replace(cell, measures=["swell"]))
 
 
 def test_the_laws_are_those_of_the_recorded_study():

@@ -254,7 +254,7 @@ def _names(cell: Cell) -> Row:
     of_network = swell.of_network(net) if "swell" in cell.measures else {}
     ahead = backend.forecast(net, cell.task.batch) if {"swell", "forecast"} & set(cell.measures) else {}
     if "forecast" in cell.measures:
-        ahead |= {"limit_seconds": cell.limit_seconds}
+        ahead |= {"limit_seconds": cell.limit_seconds, "limit_bytes": cell.limit_bytes}
     return names | of_network | ahead
 
 

@@ -1,12 +1,13 @@
-"""What symbolic derivatives take as figures: operations, and time against its limit."""
+"""What symbolic derivatives take as figures: operations, and time and memory against their limits."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from difflab.backends.symbolic import CHEAP_GRADIENT
-from difflab.derivation.forecasting import columns_of
+from difflab.derivation.forecasting import FIGURES, columns_of
 from difflab.study.drawing import (
     REFERENCE,
     STOPPED,
@@ -19,7 +20,7 @@ from difflab.study.drawing import (
     over_numbers,
 )
 from difflab.study.families import Family
-from difflab.study.forecasts import seconds_to_prepare
+from difflab.study.forecasts import LEAST_BYTES, took
 
 
 if TYPE_CHECKING:
@@ -88,32 +89,75 @@ def _draw_ratios(axes: Axes, family: Family, styles: Styles, name: str, dashes: 
             axes.plot(*zip(*points, strict=True), **style | dashes)
 
 
+WALLS = {
+    "seconds": ("limit_seconds", "timeout", "seconds to derive and compile"),
+    "extra_bytes": ("limit_bytes", "memory", "bytes beyond loaded libraries"),
+}
+"""Of each figure that is forecast: the limit of a cell, the status of a cell that met it, and words for an axis."""
+
+
 def figure_of_walls(found: list[Family], rows: list[Row], styles: Styles) -> Figure:
-    """Seconds to derive and compile, forecast and as it was, against the limit of a cell."""
+    """What it takes to derive and compile, forecast and as it was, against the limits of a cell.
+
+    Time above and memory below, a column for each thing that networks differ in.
+    """
     styles = only(styles, rows)
-    return figure_of_panels(
-        [partial(_draw_wall, family=family, styles=styles) for family in found],
-        styles,
-        "seconds to derive and compile",
-        "bands: forecast, to hold 19 of 20; markers: as it was; grey: limit of time, at which those crossed out were "
-        "stopped; +: stopped for memory",
+    panels = []
+    for figure in FIGURES:
+        limits = _wall_limits([row for family in found for _, row in _members(family)], figure)
+        panels += [partial(_draw_wall, family=f, styles=styles, figure=figure, limits=limits) for f in found]
+    note = (
+        "bands: forecast, to hold 19 of 20, by laws fitted to results/expression_swell, which in the figure of that "
+        "study are the networks shown;\n"
+        f"markers: what it took, memory from {LEAST_BYTES / 1e6:g} MB on; grey: the limit of a cell, "
+        f"{_limit_words(rows)}; crossed out, above it: stopped there"
     )
+    return figure_of_panels(panels, styles, note=note, height=2.7, columns=len(found), sharey="row")
 
 
-def _draw_wall(axes: Axes, family: Family, styles: Styles) -> None:
-    members = _members(family)
-    limit = max(row["limit_seconds"] for _, row in members)
-    axes.axhline(limit, **REFERENCE)
+def _limit(rows: list[Row], figure: str) -> float | None:
+    """The limit of time or memory of a study, None where it was not recorded."""
+    return max((row[WALLS[figure][0]] for row in rows if row.get(WALLS[figure][0])), default=None)
+
+
+def _limit_words(rows: list[Row]) -> str:
+    seconds, limit_bytes = (_limit(rows, figure) for figure in FIGURES)
+    words = [f"{seconds:g} s"] if seconds else []
+    return " and ".join([*words, *([f"{limit_bytes / 1e9:g} GB of address space"] if limit_bytes else [])])
+
+
+def _wall_limits(rows: list[Row], figure: str) -> tuple[float, float]:
+    """Of an axis: all that was measured, and of what is forecast no more than a little beyond the limit."""
+    limit, bounds = _limit(rows, figure), columns_of(figure)
+    most = math.inf if limit is None else 10 * limit
+    measured = [took(row, figure) for row in rows]
+    ahead = [min(row[name], most) for row in rows for name in bounds if row.get(name) is not None]
+    return log_limits([value for value in (*measured, *ahead, limit) if value is not None and value < math.inf])
+
+
+def _draw_wall(axes: Axes, family: Family, styles: Styles, figure: str, limits: tuple[float, float]) -> None:
+    members, (_, status, words) = _members(family), WALLS[figure]
+    stopped = list(only(styles, [row for _, row in members if row["status"] == status]))
+    limit, step = _limit([row for _, row in members], figure), (limits[1] / limits[0]) ** LEVEL
+    if limit is not None:
+        axes.axhline(limit, **REFERENCE)
     for method, style in styles.items():
         mine = [(setting, row) for setting, row in members if row["method"] == method]
-        settings = [setting for setting, _ in mine]
-        low, high = ([row[name] for _, row in mine] for name in columns_of("seconds")[1:])
-        axes.fill_between(settings, low, high, color=style["color"], alpha=0.15, lw=0)
-        measured = [(setting, seconds_to_prepare(row)) for setting, row in mine if row["status"] == "ok"]
+        _draw_forecast(axes, mine, figure, style)
+        measured = [(setting, took(row, figure)) for setting, row in mine if took(row, figure) is not None]
         if measured:
             axes.plot(*zip(*measured, strict=True), **style)
         for setting, row in mine:
-            if row["status"] in ("timeout", "memory"):
-                mark_stopped(axes, setting, limit, style)
+            if row["status"] == status and limit is not None:
+                mark_stopped(axes, setting, limit * step ** (stopped.index(method) + 0.7), style)
     over_numbers(axes, family)
-    axes.set(yscale="log", ylim=(1e-3, 1e6))
+    axes.set(yscale="log", ylim=limits, ylabel=words)
+
+
+def _draw_forecast(axes: Axes, mine: list[tuple[float, Row]], figure: str, style: dict[str, Any]) -> None:
+    """The interval that is to hold 19 of 20."""
+    _, low, high = columns_of(figure)
+    ahead = [(setting, row[low], row[high]) for setting, row in mine if row.get(low) is not None]
+    if ahead:
+        settings, lows, highs = zip(*ahead, strict=True)
+        axes.fill_between(settings, lows, highs, color=style["color"], alpha=0.12, lw=0)
