@@ -14,8 +14,10 @@ from difflab.study import csv_rows, forecasts, plots, runner, worker
 from difflab.study.cells import Cell, Task, resolved
 from difflab.study.declaration import PlacedNetwork
 from difflab.study.forecasts import fitted, kept, lines, share_kept
+from difflab.study.reading import read_study
 
 
+RECORDS = fit_costs.RECORD.parents[1]
 LABEL = "Symbolic('during')"
 FIXED = CostLaw(1e-3, 1.0, 0.0, 10, 0.0, 1.0)
 
@@ -190,7 +192,7 @@ def test_the_wall_is_drawn_in_time_and_memory_with_the_limits_of_a_cell():
     assert [1e7, 1e8] in heights(memory)
     assert [2e9, 2e9] in heights(memory)
     assert "12 s and 2 GB of address space" in figure.get_supxlabel()
-    assert "laws fitted to results/expression_swell" in figure.get_supxlabel()
+    assert "laws fitted before to expression_swell" in figure.get_supxlabel()
 
 
 def test_a_wall_whose_limit_of_memory_was_not_recorded_has_none():
@@ -219,6 +221,47 @@ def test_axes_of_the_wall_go_from_the_data_to_a_little_beyond_the_limit():
     time, memory = wall_of(["ok", "ok", "timeout"], limit_bytes=2_000_000_000).axes
     assert time.get_ylim() == pytest.approx((0.1 / 1.5, 12 * 1.5))
     assert memory.get_ylim() == pytest.approx((5e6 / 1.5, 10 * 2e9 * 1.5))
+
+
+CASES = [
+    row(10, 2.5, 2e7) | AHEAD | AHEAD_BYTES,
+    row(10, 5.0, 3e6, network="4-3-10") | AHEAD | AHEAD_BYTES | {"forecast_seconds": 3.0},
+    row(10, 0.0, 0.0, network="4-5-10", status="timeout", prepare_seconds=None, peak_bytes=None) | AHEAD,
+]
+
+
+def forecasts_of(cases):
+    measures = ["derivation", "forecast"]
+    return plots.figures(measures, [case | {"hidden": "tanh", "parameters": 9} for case in cases])["forecasts"]
+
+
+def test_what_it_took_is_drawn_by_its_forecast_with_the_interval_and_the_diagonal():
+    figure = forecasts_of(CASES)
+    time, memory = figure.axes
+    assert {axes.get_xscale() + axes.get_yscale() for axes in figure.axes} == {"loglog"}
+    points = [line.get_xydata().tolist() for line in time.get_lines() if line.get_marker() not in (None, "None")]
+    assert points[:2] == [[[2.0, 2.5]], [[3.0, 5.0]]]
+    lines = [line.get_xydata().tolist() for line in time.get_lines() if len(line.get_xdata()) == 2]
+    assert [[1.0, 2.5], [4.0, 2.5]] in lines
+    (diagonal,) = [line for line in lines if line[0][0] == line[0][1]]
+    assert diagonal[1][0] == diagonal[1][1]
+    assert [axes.get_title()[:6] for axes in (time, memory)] == ["1 of 3", "1 of 2"]
+
+
+def test_what_was_stopped_is_crossed_out_at_its_limit():
+    time, _ = forecasts_of(CASES).axes
+    (cross,) = [line for line in time.get_lines() if line.get_marker() == "x"]
+    assert cross.get_xydata().tolist() == [[2.0, 12.0]]
+
+
+def test_forecasts_of_what_was_all_stopped_are_a_figure():
+    assert forecasts_of(CASES[2:]).axes[1].get_title().startswith("0 of 0")
+
+
+def test_a_study_of_forecasts_has_the_figures_of_its_question_alone():
+    study = read_study(fit_costs.ROOT / "studies" / "forecast.toml")
+    rows = csv_rows.from_csv(RECORDS / "forecast" / "rows.csv")
+    assert set(plots.figures(list(study.measures), rows)) == {"forecasts", "wall"}
 
 
 def test_the_limits_of_a_cell_are_recorded_where_a_study_is_about_forecasts():

@@ -90,7 +90,7 @@ STUDY = [
 
 
 def test_swelling_is_drawn_with_the_bound_of_cheap_gradients_and_the_wall():
-    figure = plots.figures(["derivation"], STUDY)["swelling"]
+    figure = plots.figures(["swell", "derivation"], STUDY)["swelling"]
     depth = next(axes for axes in figure.axes if axes.get_xlabel() == "hidden layers")
     heights = [line.get_ydata()[0] for line in depth.lines if len(set(line.get_ydata())) == 1]
     assert CHEAP_GRADIENT in heights
@@ -100,7 +100,7 @@ def test_swelling_is_drawn_with_the_bound_of_cheap_gradients_and_the_wall():
 
 def test_what_is_within_the_bound_is_drawn_once_more_on_a_scale_of_its_own():
     near = [row | {"method": "C()", "gradient_ops": row["gradient_ops"] + row["parameters"]} for row in STUDY[:6]]
-    figure = plots.figures(["derivation"], STUDY + near)["swelling"]
+    figure = plots.figures(["swell", "derivation"], STUDY + near)["swelling"]
     below = [axes for axes in figure.axes if axes.get_yscale() == "linear"]
     assert [axes.get_xlabel() for axes in below] == [KNOBS[knob] for knob in swelling.KNOBS]
     low, high = below[0].get_ylim()
@@ -111,7 +111,7 @@ def test_what_is_within_the_bound_is_drawn_once_more_on_a_scale_of_its_own():
 
 def test_marks_of_what_stopped_lie_above_the_data_and_apart():
     stopped = [STUDY[-1] | {"method": method} for method in ("A()", "B()", "C()")]
-    figure = plots.figures(["derivation"], STUDY + stopped[1:])["swelling"]
+    figure = plots.figures(["swell", "derivation"], STUDY + stopped[1:])["swelling"]
     axes = figure.axes[0]
     to_share = axes.transData + axes.transAxes.inverted()
     data = [

@@ -34,6 +34,7 @@ PRESENTATION = (
     "plots.py",
     "drawing.py",
     "error_plots.py",
+    "forecast_plots.py",
     "speed_plots.py",
     "swelling_plots.py",
     "report.py",

@@ -48,6 +48,8 @@ STYLE = {
     "svg.hashsalt": "difflab",
     "figure.dpi": 150,
 }
+LEVEL = 0.055
+"""Between marks of what stopped, as a share of the height of a panel."""
 REFERENCE: dict[str, Any] = {"color": "#888888", "lw": 0.8, "ls": "--", "zorder": 0}
 """Lines that figures are held against."""
 
@@ -84,9 +86,9 @@ def new_figure(height: float) -> Iterator[Figure]:
 
 def figure_of_panels(
     panels: Sequence[Panel], styles: Styles, ylabel: str = "", note: str = "", height: float = 2.5, columns: int = 2,
-    sharey: Literal["all", "row"] = "all",
+    sharey: Literal["all", "row", "none"] = "all",
 ) -> Figure:  # fmt: skip
-    """Panels in lines of this height, all on one scale or each line on its own; methods above, and a note below."""
+    """Panels in lines of this height, on one scale or more of them; methods above, and a note below."""
     lines = max(1, -(-len(panels) // columns))
     with new_figure(1.0 + height * lines) as figure:
         grid = figure.subplots(lines, columns, sharey=sharey, squeeze=False)

@@ -42,6 +42,11 @@ class Family:
     name: str
     members: dict[str, list[Row]]
 
+    @property
+    def numbered(self) -> list[tuple[float, Row]]:
+        """Every row with its setting, where that is a number."""
+        return [(float(setting), row) for setting, rows in self.members.items() for row in rows]
+
 
 def families(rows: list[Row]) -> list[Family]:
     """All families, by knob; a network may belong to several."""

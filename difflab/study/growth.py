@@ -60,9 +60,8 @@ def laws(rows: list[Row], name: str = "gradient_seconds") -> list[Law]:
 
 def by_method(family: Family, name: str) -> dict[str, list[tuple[float, float]]]:
     points: dict[str, list[tuple[float, float]]] = {}
-    for setting, rows in family.members.items():
-        for row in rows:
-            points.setdefault(row["method"], []).append((float(setting), row[name]))
+    for setting, row in family.numbered:
+        points.setdefault(row["method"], []).append((setting, row[name]))
     return points
 
 

@@ -20,10 +20,11 @@ from difflab.study.drawing import (
 )
 from difflab.study.error_plots import figure_of_conditions, figure_of_estimates, figure_of_families
 from difflab.study.families import Family, families
+from difflab.study.forecast_plots import figure_of_forecasts, figure_of_walls
 from difflab.study.forecasts import with_forecast
 from difflab.study.names import made_of, network_name, term_words
 from difflab.study.speed_plots import figure_of_contest, figure_of_growth, figure_of_roofline
-from difflab.study.swelling_plots import figure_of_swelling, figure_of_walls
+from difflab.study.swelling_plots import figure_of_swelling
 
 
 if TYPE_CHECKING:
@@ -54,14 +55,21 @@ def figures(measures: list[str], rows: list[Row]) -> dict[str, Figure]:
         drawn["contest"] = figure_of_contest(rows)
     if "roofline" in measures:
         drawn["roofline"] = figure_of_roofline(rows, styles)
-    if "derivation" in measures and (found := [f for f in families(rows) if f.knob in swelling.KNOBS]):
+    if {"swell", "derivation"} <= set(measures) and (found := _by_size(rows)):
         drawn["swelling"] = figure_of_swelling(found, styles)
     ahead = [row for row in map(with_forecast, rows) if row.get("forecast_seconds") is not None]
-    if "forecast" in measures and (found := [f for f in families(ahead) if f.knob in swelling.KNOBS]):
+    if "forecast" in measures and ahead:
+        drawn["forecasts"] = figure_of_forecasts(ahead, styles)
+    if "forecast" in measures and (found := _by_size(ahead)):
         drawn["wall"] = figure_of_walls(found, ahead, styles)
     if laws := growth.laws(rows):
         drawn["growth"] = figure_of_growth(laws, styles)
     return drawn
+
+
+def _by_size(rows: list[Row]) -> list[Family]:
+    """Networks that differ in depth or width alone."""
+    return [family for family in families(rows) if family.knob in swelling.KNOBS]
 
 
 def _networks(found: list[Family]) -> set[str]:
