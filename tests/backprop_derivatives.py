@@ -175,11 +175,11 @@ def known_size(method: str, kind: str) -> float:
 
 
 def error(made: np.ndarray, truth: Enclosed) -> float:
-    """Relative in norm, over the entries that have one value."""
+    """In norm, over the entries that have one value; infinite for one that was never written and holds anything."""
     assert made.shape == truth.nearest.shape
     is_one = truth.status == ROUNDED
-    distance = np.linalg.norm(((made.astype(np.float64) - truth.nearest) - truth.residual)[is_one])
-    return float(distance)
+    with np.errstate(over="ignore"):
+        return float(np.linalg.norm(((made.astype(np.float64) - truth.nearest) - truth.residual)[is_one]))
 
 
 def bound(p: Problem, dtype: str, truth: Enclosed, size: float) -> float:
