@@ -151,14 +151,24 @@ MEDIANS_BEFORE = {"4-3-10": 2.31, "16-8-10": 1.82, "4-8-10": 1.97, "64-32-10": 1
 """Of the errors in ulp of float64 Backprop in ``results/headline`` at 53e6e17, before its kernels were fused ones."""
 
 ASKED = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "erf")
-"""Functions of which 2 ulp were asked."""
+"""Functions of which 2 ulp were asked, of tanh 2.5 in float64."""
 
 LARGEST = "784-1024-1024-10"
 
 
 def campaign(name: str) -> dict:
-    """The figures that a campaign left."""
-    return json.loads((ROOT / "results" / "campaigns" / f"{name}.json").read_bytes())["figures"]
+    """What a campaign left."""
+    return json.loads((ROOT / "results" / "campaigns" / f"{name}.json").read_bytes())
+
+
+def beyond_what_was_asked(functions: dict[str, dict]) -> list[str]:
+    """Functions with larger errors, by precision."""
+    return [
+        f"{name} in {precision} with {found['error_ulp']:.3g} ulp"
+        for precision, of in functions.items()
+        for name, found in of.items()
+        if name in ASKED and found["error_ulp"] > (2.5 if (name, precision) == ("tanh", "float64") else 2.0)
+    ]
 
 
 def other_aims_table(committed: bool = True) -> str:
@@ -168,8 +178,12 @@ def other_aims_table(committed: bool = True) -> str:
     if not speed or not headline:
         return NOT_MEASURED
     speed = [row for row in speed if row["status"] == "ok"]
-    costs, functions = campaign("costs"), campaign("vector_math")
-    calls = [call["bound_microseconds"] - call["nothing_microseconds"] for call in costs["call"].values()]
+    record, functions = campaign("costs"), campaign("vector_math")["figures"]
+    costs = record["figures"]
+    calls = {
+        kind: [call[f"{kind}_microseconds"] - call["nothing_microseconds"] for call in costs["call"].values()]
+        for kind in ("bound", "checked")
+    }
     errors = [found["error_ulp"] for of in functions.values() for name, found in of.items() if name in ASKED]
     medians = {row["network"]: row["error_ulp_median"] for row in headline if row["network"] in MEDIANS_BEFORE}
     worse = [name for name, median in medians.items() if round(median, 2) > MEDIANS_BEFORE[name]]
@@ -185,16 +199,19 @@ def other_aims_table(committed: bool = True) -> str:
             "4 or less",
             [row["hvp_seconds"] / row["gradient_seconds"] for row in speed if row.get("hvp_seconds")],
         ),
-        ("a bound call beyond its arithmetic, µs", "1 or less", calls),
+        ("a bound call of next to no arithmetic, µs", "1 or less", calls["bound"]),
+        ("a call with its arguments, of as much, µs", "1 or less", calls["checked"]),
         ("second process to its first gradient, s", "1 or less", [costs["second_process"]["first_gradient_seconds"]]),
-        (f"largest errors of {', '.join(ASKED)}, ulp", "2 or less, tanh 2.5", errors),
+        (f"largest errors of {', '.join(ASKED)}, ulp", "2 or less", errors),
         ("functions, ns an element", "1 or less", [found["nanoseconds"] for found in costs["functions"].values()]),
         ("the C library's ÷ these", "3 or more", [found["ratio"] for found in costs["functions"].values()]),
     ]
     lines = [[what, aimed, _from_to(figures)] for what, aimed, figures in rows]
     said = ", ".join(f"{name} from {MEDIANS_BEFORE[name]:g} to {medians[name]:.3g}" for name in worse) or "none"
     of = f"Of {len(medians)} median errors in ulp of the study `headline`, those larger than before: {said}.\n"
-    return markdown(["what", "aim", "reached"], lines) + "\n" + of
+    larger = f"Larger errors than 2 ulp, or for tanh in float64 2.5: {', '.join(beyond_what_was_asked(functions))}.\n"
+    of_costs = f"Calls, start and functions are timed by themselves. {machine([record['environment'] | record])}\n"
+    return markdown(["what", "aim", "reached"], lines) + "\n" + larger + of + of_costs
 
 
 def _from_to(figures: list[float]) -> str:
