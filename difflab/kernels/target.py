@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -21,6 +22,7 @@ import numba
 import numpy as np
 from numba import types
 from numba.core.bytecode import FunctionIdentity
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
@@ -37,6 +39,9 @@ PACKAGE = Path(__file__).parents[1]
 
 SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME", "CPU_FEATURES", "ENABLE_AVX")
 """What changes compiled code and may come from a file of settings or from Python, not from the environment alone."""
+
+SEAL = hashlib.sha256().digest_size
+"""Bytes at the end of every file, which tell of damage and of another place."""
 
 CLOCK = 0.02
 """Seconds by which dates of files may lag behind the clock."""
@@ -144,15 +149,25 @@ def _loaded(machine: Machine) -> int:
     return found
 
 
-def _kept(file: Path) -> Machine | None:
-    """Code that was kept whole."""
+def _seal(file: Path, content: bytes) -> bytes:
+    """What only this content has, and only where it was kept: code is never run for other sources or another name."""
+    place = file.relative_to(cache_directory().parent).as_posix()
+    return hashlib.sha256(f"{place}\n".encode() + content).digest()
+
+
+def _unsealed(file: Path) -> bytes | None:
+    """What was kept whole in this file and for it."""
     try:
-        content = file.read_bytes()
+        whole = file.read_bytes()
     except OSError:
         return None
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
-        return None
-    return msgspec.msgpack.decode(content[32:], type=Machine)
+    content, seal = whole[:-SEAL], whole[-SEAL:]
+    return content if seal == _seal(file, content) else None
+
+
+def _kept(file: Path) -> Machine | None:
+    content = _unsealed(file)
+    return None if content is None else msgspec.msgpack.decode(content, type=Machine)
 
 
 def _keep(file: Path, machine: Machine) -> None:
@@ -160,7 +175,7 @@ def _keep(file: Path, machine: Machine) -> None:
     content = msgspec.msgpack.encode(machine)
     part = file.with_suffix(f".{os.getpid()}")
     try:
-        part.write_bytes(hashlib.sha256(content).digest() + content)
+        part.write_bytes(content + _seal(file, content))
         part.replace(file)
     except OSError:
         part.unlink(missing_ok=True)
@@ -194,6 +209,7 @@ def _eager(function: Callable, signatures: tuple[Any, ...], directory: Path | No
     if directory:
         with _numba_cache(directory):
             kernel.enable_caching()
+        kernel._cache._cache_file = SealedFiles.of(kernel._cache, signatures)
     for signature in signatures:
         kernel.compile(signature)
     kernel.disable_compile()
@@ -268,3 +284,27 @@ def _numba_cache(directory: Path) -> Iterator[None]:
             yield
         finally:
             numba.config.CACHE_DIR = before
+
+
+class SealedFiles(IndexDataCacheFile):
+    """The files that Numba keeps of one kernel, sealed at their ends, which unpickling does not reach."""
+
+    @classmethod
+    def of(cls, cache: FunctionCache, signatures: tuple[Any, ...]) -> SealedFiles:
+        """Numba numbers files as they come: processes at once might give one number to code of two signatures."""
+        name = f"{cache._impl.filename_base}-{hashlib.sha256(repr(signatures).encode()).hexdigest()[:16]}"
+        return cls(cache.cache_path, name, cache._impl.locator.get_source_stamp())
+
+    def _load_index(self) -> dict:
+        return {} if _unsealed(Path(self._index_path)) is None else super()._load_index()
+
+    def _load_data(self, name: str) -> Any:
+        if _unsealed(Path(self._data_path(name))) is None:
+            raise FileNotFoundError(f"{name} must be kept whole, in its own place")
+        return super()._load_data(name)
+
+    @contextmanager
+    def _open_for_write(self, filepath: str) -> Iterator[BytesIO]:
+        with super()._open_for_write(filepath) as file:
+            yield (content := BytesIO())
+            file.write(content.getvalue() + _seal(Path(filepath), content.getvalue()))
