@@ -16,7 +16,8 @@ import difflab as dl
 
 
 KERNELS = (
-    *("flags", "vector_math", "elementary", "target", "layout", "loops", "atomic", "turn", "blas_products", "products"),
+    *("flags", "vector_math", "elementary", "kept_code", "target", "layout", "loops", "atomic", "turn"),
+    *("blas_products", "products"),
     "rules.rule",
     *(
         "rules.linear",

@@ -16,7 +16,7 @@ import pytest
 
 from difflab import MLP, Backprop, FiniteDifference, reference_gradient
 from difflab.errors import MissingExtra, Undecided
-from difflab.kernels import target
+from difflab.kernels.kept_code import cache_directory
 from difflab.memory import peak_bytes
 from difflab.peers import Jacobi, Pytensor
 from difflab.study import names, runner, tables, worker
@@ -56,7 +56,7 @@ CERTIFIED = 'name = "certified"'
 @pytest.fixture(autouse=True)
 def code_is_shared(monkeypatch):
     """By all runs of this file and all other tests, but where the time to compile is looked at."""
-    kept_code = target.cache_directory().parents[2]
+    kept_code = cache_directory().parents[2]
     monkeypatch.setattr(runner, "_own_cache", lambda: nullcontext(str(kept_code)))
 
 

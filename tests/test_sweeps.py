@@ -20,7 +20,7 @@ from numba import types
 from numba.core import compiler
 
 import difflab as dl
-from difflab.kernels import layout, target
+from difflab.kernels import kept_code, layout, target
 from difflab.kernels.layout import words
 
 
@@ -260,14 +260,14 @@ def counted(*arguments, **options):
 compiler.compile_extra = counted
 
 import difflab
-from difflab.kernels import target
+from difflab.kernels import kept_code
 
 net = difflab.MLP.dense([2, 3, 2], hidden="tanh", loss="squared_error")
 gradient = difflab.Backprop().prepare(net).value_and_gradient(net.init(0), numpy.ones((4, 2)), numpy.zeros((4, 2)))[1]
 print(json.dumps({
     "package": difflab.__file__,
     "compiled": len(compiled),
-    "directory": str(target.cache_directory()),
+    "directory": str(kept_code.cache_directory()),
     "gradient": gradient.tolist(),
 }))
 """
@@ -328,8 +328,8 @@ def test_a_later_process_compiles_nothing(home, first_two):
 def test_no_two_functions_that_are_kept_have_one_symbol(home, first_two):
     """The linker would take either for the other. Processes count from different numbers."""
     assert home.first_gradient("relu")["compiled"]
-    kept = [file.read_bytes()[: -target.SEAL] for file in home.kept() if file.suffix == ".machine"]
-    symbols = [msgspec.msgpack.decode(content, type=target.Machine).symbol for content in kept]
+    kept = [file.read_bytes()[: -kept_code.SEAL] for file in home.kept() if file.suffix == ".machine"]
+    symbols = [msgspec.msgpack.decode(content, type=kept_code.Machine).symbol for content in kept]
     assert len(set(symbols)) == len(symbols) > 8
 
 
@@ -337,14 +337,14 @@ def test_what_was_edited_since_the_process_began_is_not_kept(tmp_path, monkeypat
     """Nor what has an old date and was put there since."""
     source = tmp_path / "rule.py"
     source.write_text("")
-    monkeypatch.setattr(target, "_sources", lambda package: [source])
-    assert not target._is_as_begun()
+    monkeypatch.setattr(kept_code, "_sources", lambda package: [source])
+    assert not kept_code._is_as_begun()
     os.utime(source, (0, 0))
-    assert not target._is_as_begun()
-    monkeypatch.setattr(target, "BEGAN", source.stat().st_ctime + 1)
-    assert target._is_as_begun()
+    assert not kept_code._is_as_begun()
+    monkeypatch.setattr(kept_code, "BEGAN", source.stat().st_ctime + 1)
+    assert kept_code._is_as_begun()
     source.unlink()
-    assert not target._is_as_begun()
+    assert not kept_code._is_as_begun()
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -445,7 +445,7 @@ def is_right() -> bool:
 @pytest.fixture
 def directory(monkeypatch, tmp_path) -> Path:
     """Where code of this test is kept."""
-    monkeypatch.setattr(target, "cache_directory", lambda: tmp_path / "kept")
+    monkeypatch.setattr(kept_code, "cache_directory", lambda: tmp_path / "kept")
     monkeypatch.delenv("DIFFLAB_NO_CACHE", raising=False)
     return tmp_path / "kept"
 
@@ -491,10 +491,10 @@ def test_code_of_each_signature_has_files_of_its_own(directory):
 def test_kept_code_without_its_symbol_is_made_anew(directory):
     assert is_right()
     (file,) = directory.glob("*.machine")
-    machine = target._kept(file)
-    target._keep(file, msgspec.structs.replace(machine, symbol="elsewhere"))
+    machine = kept_code.read(file)
+    kept_code.keep(file, msgspec.structs.replace(machine, symbol="elsewhere"))
     assert is_right()
-    assert target._kept(file).symbol != "elsewhere"
+    assert kept_code.read(file).symbol != "elsewhere"
 
 
 def test_a_directory_that_cannot_be_is_done_without(directory, tmp_path):
@@ -507,15 +507,15 @@ def test_a_user_without_a_home_compiles_for_each_process(monkeypatch):
     def nowhere():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(target, "cache_directory", nowhere)
+    monkeypatch.setattr(kept_code, "cache_directory", nowhere)
     monkeypatch.delenv("DIFFLAB_NO_CACHE", raising=False)
     assert is_right()
 
 
 def test_a_setting_that_is_in_no_variable_has_a_directory_of_its_own(monkeypatch):
-    before = target._digest(PACKAGE)
-    monkeypatch.setattr(target.numba.config, "BOUNDSCHECK", 1)
-    assert target._digest(PACKAGE) != before
+    before = kept_code._digest(PACKAGE)
+    monkeypatch.setattr(kept_code.numba.config, "BOUNDSCHECK", 1)
+    assert kept_code._digest(PACKAGE) != before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes where it likes")
