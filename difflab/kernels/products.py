@@ -63,14 +63,10 @@ def _strip(width: int, fused: bool) -> Any:
 
 @cache
 def _rest(heights: tuple[int, ...], width: int, fused: bool) -> Any:
-    """The function that makes what rows are left over, in ever lower tiles."""
+    """The function that makes what rows are left over, in tiles as high as can be."""
     height, *lower = heights
-    tile, following = tile_of(height, width, fused), _rest(tuple(lower), width, fused) if lower else None
-
-    @inlined
-    def last(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, zero):
-        if rows >= height:
-            tile(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+    tile, is_last = tile_of(height, width, fused), not lower
+    following = None if is_last else _rest(tuple(lower), width, fused)
 
     @inlined
     def rest(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, zero):
@@ -78,74 +74,74 @@ def _rest(heights: tuple[int, ...], width: int, fused: bool) -> Any:
             tile(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
             out, start, left = out + height * pitch, start + height * start_row, left + height * left_row
             rows -= height
-        following(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, zero)
+        if not is_last:
+            following(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, zero)
 
-    return rest if lower else last
+    return rest
 
 
 @cache
-def _strips(item: int, fused: bool) -> Any:
-    """The functions that make all strips of some rows, and that pack the second factor for them."""
-    widths = WIDTHS[item]
-    functions = tuple(_strip(width, fused) for width in widths)
-    first, second, third, fourth, fifth = functions
-    w1, w2, w3, w4, _ = widths
-    side, turn = w2, turned_block(w2)
-
-    @compiled
-    def width_of(rest):
-        return w1 if rest >= w1 else w2 if rest >= w2 else w3 if rest >= w3 else w4 if rest >= w4 else 1
+def _strips(widths: tuple[int, ...], item: int, fused: bool) -> Any:
+    """The function that makes all strips of some rows, as wide as can be."""
+    width, *narrower = widths
+    strip, is_last = _strip(width, fused), not narrower
+    following = None if is_last else _strips(tuple(narrower), item, fused)
+    across = width * item
 
     @inlined
     def strips(
         out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
     ):
-        j = 0
-        while j < columns:
-            width = width_of(columns - j)
-            strip, term = right + j * item, pitch
-            if is_packed:
-                strip, term = right + j * terms * item, width * item
-            at, base = out + j * item, start + j * item if start != 0 else start
-            if width == w1:
-                first(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
-            elif width == w2:
-                second(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
-            elif width == w3:
-                third(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
-            elif width == w4:
-                fourth(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
-            else:
-                fifth(at, pitch, base, start_row, left, panel, left_row, left_term, strip, term, rows, terms, zero)
-            j += width
+        term, further = (across, across * terms) if is_packed else (pitch, across)
+        while columns >= width:
+            strip(out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, zero)
+            out, right, columns = out + across, right + further, columns - width
+            start = start + across if start != 0 else start
+        if is_last:
+            return
+        following(
+            out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
+        )
+
+    return strips
+
+
+@cache
+def _pack_columns(item: int) -> Any:
+    """The function that packs the second factor, strip after strip, each with its terms one after the other."""
+    widths = WIDTHS[item]
+    side, turn = widths[1], turned_block(widths[1])
+
+    @compiled
+    def turned(strip, width, j, right, first, depth, terms, zero):
+        whole = depth - depth % side if width % side == 0 else 0
+        for k in range(0, whole, side):
+            for i in range(0, width, side):
+                source = address_of(right) + ((j + i) * terms + first + k) * item
+                turn(address_of(strip) + (k * width + i) * item, width * item, source, terms * item, zero)
+        for k in range(whole, depth):
+            for i in range(width):
+                strip[k * width + i] = right[(j + i) * terms + first + k]
+
+    @compiled
+    def straight(strip, width, j, right, first, depth, columns):
+        for k in range(depth):
+            for i in range(width):
+                strip[k * width + i] = right[(first + k) * columns + j + i]
 
     @compiled
     def pack(packed, right, is_turned, first, depth, columns, terms, zero):
-        """Strip after strip, each with its terms one after the other."""
         j = 0
-        while j < columns:
-            width = width_of(columns - j)
-            strip = packed[j * depth : (j + width) * depth]
-            if is_turned:
-                whole = depth - depth % side if width % side == 0 else 0
-                for k in range(0, whole, side):
-                    for i in range(0, width, side):
-                        source = address_of(right) + ((j + i) * terms + first + k) * item
-                        turn(address_of(strip) + (k * width + i) * item, width * item, source, terms * item, zero)
-                for k in range(whole, depth):
-                    for i in range(width):
-                        strip[k * width + i] = right[(j + i) * terms + first + k]
-            elif width == w1:
-                for k in range(depth):
-                    for i in range(w1):
-                        strip[k * w1 + i] = right[(first + k) * columns + j + i]
-            else:
-                for k in range(depth):
-                    for i in range(width):
-                        strip[k * width + i] = right[(first + k) * columns + j + i]
-            j += width
+        for width in widths:
+            while j + width <= columns:
+                strip = packed[j * depth : (j + width) * depth]
+                if is_turned:
+                    turned(strip, width, j, right, first, depth, terms, zero)
+                else:
+                    straight(strip, width, j, right, first, depth, columns)
+                j += width
 
-    return strips, pack
+    return pack
 
 
 @compiled
@@ -181,7 +177,7 @@ def in_order(item: int, fused: bool) -> Any:
     (columns, terms) if turned, all in C order. ``start`` is the address of what the product is added to: 0 for zeros,
     ``out`` itself, or with ``start_row`` 0 one row for all.
     """
-    strips, pack = _strips(item, fused)
+    strips, pack = _strips(WIDTHS[item], item, fused), _pack_columns(item)
 
     @inlined
     def multiply(out, start, start_row, left, turned, right, right_turned, rows, columns, terms, scratch, zero):
