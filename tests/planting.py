@@ -29,7 +29,7 @@ KERNELS = (
         "rules.label_smoothing",
     ),
     *("rules.loss", "rules.maxout", "rules.multiply", "rules.penalty", "rules.softmax", "rules"),
-    *("admission", "sweeps", "crew", "threads", "addresses", "tables", "plans"),
+    *("admission", "sweeps", "crew", "threads", "addresses", "bars", "tables", "plans"),
 )
 """Where faults are planted, each after those that it imports."""
 

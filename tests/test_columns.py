@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import difflab as dl
-from difflab.kernels import tables
+from difflab.kernels.bars import Bars
 from difflab.kernels.layout import INPUT_BAR, KEEPS, OTHER_BAR, OUTPUT_BAR
 from difflab.kernels.rules import RULES
 from difflab.kernels.tables import Choice, make_table
@@ -57,7 +57,7 @@ def test_rooms_that_are_given_back_too_soon_are_noticed(monkeypatch):
         self.of.setdefault(value, self._program.n_inputs)
         self.columns = max(self.columns, self._program.n_inputs + self._program.widths[value])
 
-    monkeypatch.setattr(tables._Bars, "_take", take)
+    monkeypatch.setattr(Bars, "_take", take)
     assert sum(bool(lost(net)) for net in networks()) > 100
 
 

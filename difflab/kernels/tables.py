@@ -1,4 +1,4 @@
-"""Tables: what compiled sweeps read of every instruction, and the columns that its value and cotangent have."""
+"""Tables: what compiled sweeps read of every instruction."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from difflab.kernels import addresses
+from difflab.kernels.bars import Bars
 from difflab.kernels.layout import (
     CONSTANT,
     FIRST,
@@ -103,7 +104,8 @@ def starts_of(program: Program) -> np.ndarray:
 def make_table(program: Program, choice: Choice) -> Table:
     """The table of a program for one kind of sweep."""
     starts, constants = starts_of(program), [0.0]
-    columns, bars = int(starts[-1]), _Bars(program, choice)
+    columns, outputs = int(starts[-1]), _outputs(program)
+    bars = Bars(program, outputs, lambda step: _carried(step, choice))
     table = np.full((len(program.instructions), N_COLUMNS), -1, np.int64)
     for row, (number, step) in zip(table, program.numbered, strict=True):
         _describe(row, number, step, starts, program)
@@ -116,43 +118,11 @@ def make_table(program: Program, choice: Choice) -> Table:
     _mark_begun(table, program, choice)
     for row, step in zip(table, program.instructions, strict=True):
         row[[FORWARD, TANGENT, REVERSE, REVERSE_TANGENT]] = _addresses(step, choice, row[KEEPS] < 0)
-    outputs = _outputs(program)
     column = bars.of[outputs] if choice.kind == "vjp" else int(starts[outputs])
     return Table(table, np.array([*constants, 0.0]), columns, bars.columns, column)
 
 
-class _Bars:
-    """Columns of cotangents: a value's are taken when the last of its readers begins them in reverse, and given back
-    when its maker has read them [linear scan: Poletto, Sarkar 1999].
-
-    Attributes
-    ----------
-    of : the first column of every value that has a cotangent.
-    columns : in all, with those in front that x has where nobody else has room for its cotangent.
-    """
-
-    def __init__(self, program: Program, choice: Choice) -> None:
-        self.of, self.columns = {INPUTS: 0}, program.n_inputs
-        self._program, self._taken = program, dict[int, range]()
-        self._take(_outputs(program))
-        for number, step in reversed(program.numbered):
-            if number in self.of or OPERATIONS[step.operation].is_total:
-                for value in step.inputs[: _rule(step, choice).carries]:
-                    self._take(value)
-                self._taken.pop(number, None)
-
-    def _take(self, value: int) -> None:
-        """The first columns that are free, if the value has none."""
-        if value in self.of:
-            return
-        width, taken = self._program.widths[value], self._taken.values()
-        begins = [self._program.n_inputs, *(room.stop for room in taken)]
-        begin = min(b for b in begins if all(b + width <= room.start or room.stop <= b for room in taken))
-        self.of[value], self._taken[value] = begin, range(begin, begin + width)
-        self.columns = max(self.columns, begin + width)
-
-
-def _describe_bars(row: np.ndarray, number: int, step: Instruction, bars: _Bars) -> None:
+def _describe_bars(row: np.ndarray, number: int, step: Instruction, bars: Bars) -> None:
     for place, value in zip((OUTPUT_BAR, INPUT_BAR, OTHER_BAR), (number, *step.inputs), strict=False):
         row[place] = bars.of.get(value, -1)
 
@@ -189,8 +159,7 @@ def _mark_begun(table: np.ndarray, program: Program, choice: Choice) -> None:
             row[KEEPS] = -1
             continue
         row[KEEPS] = 0
-        carried = step.inputs[: _rule(step, choice).carries]
-        for value, bit in zip(carried, (KEEPS_INPUT, KEEPS_OTHER), strict=False):
+        for value, bit in zip(_carried(step, choice), (KEEPS_INPUT, KEEPS_OTHER), strict=False):
             row[KEEPS] |= bit if value in begun else 0
             begun.add(value)
         if step.inputs[:1] == (INPUTS,) and not choice.wants_inputs:
@@ -207,6 +176,11 @@ def _overlap(a: slice, b: slice) -> bool:
 
 def _rule(step: Instruction, choice: Choice) -> Rule:
     return RULES[step.operation](step.function, choice.kind, choice.dtype)
+
+
+def _carried(step: Instruction, choice: Choice) -> tuple[int, ...]:
+    """The inputs whose cotangents an instruction adds to."""
+    return step.inputs[: _rule(step, choice).carries]
 
 
 def _addresses(step: Instruction, choice: Choice, is_idle: bool) -> list[int]:
