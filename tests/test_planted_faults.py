@@ -37,11 +37,11 @@ def test_faults_are_planted_into_all_that_a_sweep_is_made_of():
     assert {Path(module.__file__) for module in ORIGINALS} | {folder / "__init__.py"} == set(folder.rglob("*.py"))
 
 
-WEIGHT = "    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps, zero)\n"
-COTANGENT = "        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps, zero)\n"
+WEIGHT = "    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps_weight, zero)\n"
+COTANGENT = "        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps_input, zero)\n"
 INPUT_KEPT = "place(state, BARS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0"
 ACTIVATION_KEPT = "    if row[KEEPS] & KEEPS_INPUT != 0:\n        for i in range(slopes.size):\n            z_bar[i] +="
-BIAS_KEPT = "if state[IS_FIRST] != 0 and row[KEEPS] & KEEPS_SECOND == 0:"
+OPENED_PARAMETER = "if state[IS_FIRST] != 0 and row[KEEPS] & bit == 0:"
 BITS = "row[KEEPS] |= bit if value in begun else 0"
 FREE_ROOM = "all(b + width <= room.start or room.stop <= b for room in taken)"
 READ = "if number in self.of or OPERATIONS[step.operation].is_total:"
@@ -59,14 +59,14 @@ EDITS: dict[str, Edit] = {
         ACTIVATION_KEPT.replace("row[KEEPS] & KEEPS_INPUT != 0", "1"),
     ),
     "stale gradient": ("begun = state[IS_FIRST] == 0\n", "begun = True\n"),
-    "stale gradient of a bias": (BIAS_KEPT, "if False:"),
+    "stale gradient of a bias": (OPENED_PARAMETER, "if False:"),
     "all cotangents begun": (BITS, "row[KEEPS] |= bit"),
     "bias of the first sample alone": ("bias_bar[j] += z_bar[i, j]", "bias_bar[j] += z_bar[0, j]"),
     "slope at the activation's value": ("z[i] = slope(at, p)", "z[i] = slope(value(at, p), p)"),
     "no cotangents but of inputs": ("step.inputs[:1] == (INPUTS,)", "step.inputs[:1] != (INPUTS,)"),
     "a wanted cotangent taken for one that nobody wants": (
-        "if row[KEEPS] & HAS_NO_BAR == 0:\n        a_bar, keeps",
-        "if 0:\n        a_bar, keeps",
+        "if row[KEEPS] & HAS_NO_BAR == 0:\n        a_bar, keeps_input",
+        "if 0:\n        a_bar, keeps_input",
     ),
 }
 
@@ -124,8 +124,7 @@ NETS = {
 }
 
 OPENED = "    if row[KEEPS] & bit == 0:\n        clear(made)\n"
-OPENED_PARAMETER = "if state[IS_FIRST] != 0 and row[KEEPS] & bit == 0:"
-WEIGHT_KEPT = "keeps = begun or row[KEEPS] & KEEPS_FIRST != 0"
+WEIGHT_KEPT = "keeps_weight = begun or row[KEEPS] & KEEPS_FIRST != 0"
 SLOPE = "p_bar[k] += a_bar[i, j] * by_p(at, q)"
 OF_UNIT = "k = j % p.size\n                at, q = np.float64(z[i, j]), np.float64(p[k])\n                z_bar[i, j]"
 SOFTMAX = "made[k] += a[k] * ((lead[k] - top) - mean)"
@@ -144,8 +143,8 @@ RULE_FAULTS: dict[str, tuple[str, Edit]] = {
         "add",
         (READ, f"{READ}\n{' ' * 16}self._taken.pop(number, None)"),
     ),
-    "shared weight overwritten": ("affine", (WEIGHT_KEPT, "keeps = begun")),
-    "shared bias overwritten": ("affine", (BIAS_KEPT, "if state[IS_FIRST] != 0:")),
+    "shared weight overwritten": ("affine", (WEIGHT_KEPT, "keeps_weight = begun")),
+    "shared bias overwritten": ("affine", (OPENED_PARAMETER, "if state[IS_FIRST] != 0:")),
     "shared parameters taken for two": ("affine", (OVERLAP, "False")),
     "slope of prelu missing": ("activation", (SLOPE, "pass")),
     "slope of prelu of one unit for all": ("activation", (OF_UNIT, OF_UNIT.replace("j % p.size", "0"))),
@@ -223,7 +222,7 @@ RULE_FAULTS: dict[str, tuple[str, Edit]] = {
         "penalty",
         (PENALTY, f"weight_bar[k] += (l1 * np.sign(weight[k]) + l2 * weight[k]) / state[{layout.BATCH}]"),
     ),
-    "penalty overwritten by the loss": ("penalty", (WEIGHT_KEPT, "keeps = begun")),
+    "penalty overwritten by the loss": ("penalty", (WEIGHT_KEPT, "keeps_weight = begun")),
 }
 
 
@@ -270,7 +269,7 @@ TILE_FAULTS: dict[str, tuple[str, Edit]] = {
     "every tile the first": ("loss", (FIRST, "plan[IS_FIRST] = 1")),
     "no tile the first": ("loss", (FIRST, "plan[IS_FIRST] = 0")),
     "weight of the last tile alone": ("loss", ("begun = state[IS_FIRST] == 0\n", "begun = False\n")),
-    "bias of the last tile alone": ("loss", (BIAS_KEPT, "if row[KEEPS] & KEEPS_SECOND == 0:")),
+    "bias of the last tile alone": ("loss", (OPENED_PARAMETER, "if row[KEEPS] & bit == 0:")),
     "slope of the last tile alone": ("activation", (OPENED_PARAMETER, "if row[KEEPS] & bit == 0:")),
     "mean over a tile": ("loss", ("parts = zero + state[PARTS]", "parts = zero + state[BATCH]")),
     "penalty in every tile": ("penalty", (PENALTY_ONCE, PENALTY_ONCE.replace("state[IS_FIRST] != 0", "True"))),

@@ -66,11 +66,13 @@ FAULTS: dict[str, Fault] = {
         "affine", BOTH, ("z_dot, z_dot, pitch, a_dot,", "z_dot, 0, pitch, a_dot,")
     ),
     "affine: weight_bar_dot without z_bar_dot": Fault(
-        "affine", HVP, ("GRADIENT_DOT, FIRST), z_bar_dot, a, keeps", "GRADIENT_DOT, FIRST), z_bar, a, keeps")
+        "affine",
+        HVP,
+        ("FIRST), z_bar_dot, a, keeps_weight", "FIRST), z_bar, a, keeps_weight"),
     ),
     "affine: weight_bar_dot without a_dot": Fault("affine", HVP, ("z_bar, a_dot, True", "z_bar, a, True")),
     "affine: shared weight_bar_dot overwritten": Fault(
-        "affine", HVP, ("GRADIENT_DOT, FIRST), z_bar_dot, a, keeps", "GRADIENT_DOT, FIRST), z_bar_dot, a, False")
+        "affine", HVP, ("GRADIENT_DOT, FIRST), z_bar_dot, a, keeps_weight", "GRADIENT_DOT, FIRST), z_bar_dot, a, False")
     ),
     "affine: bias_bar_dot from z_bar": Fault("affine", HVP, ("GRADIENT_DOT, BAR_DOTS", "GRADIENT_DOT, BARS")),
     "affine: a_bar_dot without the tangent of the weight": Fault(

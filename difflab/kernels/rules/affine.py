@@ -27,9 +27,8 @@ from difflab.kernels.layout import (
     THETA_DOT,
     VALUES,
     WIDTH,
-    clear,
     multiply,
-    parameter,
+    opened_parameter,
     place,
     rows,
 )
@@ -40,9 +39,7 @@ from difflab.kernels.target import compiled
 @compiled
 def add_to_bias(row, state, gradient, bars, zero):
     if row[SECOND] >= 0:
-        bias_bar = parameter(state, gradient, row[SECOND], row[WIDTH], zero)
-        if state[IS_FIRST] != 0 and row[KEEPS] & KEEPS_SECOND == 0:
-            clear(bias_bar)
+        bias_bar = opened_parameter(row, state, gradient, SECOND, KEEPS_SECOND, row[WIDTH], zero)
         z_bar = rows(state, bars, row[OUTPUT_BAR], row[WIDTH], zero)
         for i in range(z_bar.shape[0]):
             for j in range(z_bar.shape[1]):
@@ -96,24 +93,24 @@ def tangent(row, state, zero):
 def reverse(row, state, zero):
     a, z_bar = place(state, VALUES, row[INPUT]), place(state, BARS, row[OUTPUT_BAR])
     begun = state[IS_FIRST] == 0
-    keeps = begun or row[KEEPS] & KEEPS_FIRST != 0
-    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps, zero)
+    keeps_weight = begun or row[KEEPS] & KEEPS_FIRST != 0
+    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps_weight, zero)
     add_to_bias(row, state, GRADIENT, BARS, zero)
     if row[KEEPS] & HAS_NO_BAR == 0:
-        a_bar, keeps = place(state, BARS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0
-        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps, zero)
+        a_bar, keeps_input = place(state, BARS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0
+        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps_input, zero)
 
 
 def reverse_tangent(row, state, zero):
     a, a_dot = place(state, VALUES, row[INPUT]), place(state, DOTS, row[INPUT])
     z_bar, z_bar_dot = place(state, BARS, row[OUTPUT_BAR]), place(state, BAR_DOTS, row[OUTPUT_BAR])
-    keeps = state[IS_FIRST] == 0 or row[KEEPS] & KEEPS_FIRST != 0
-    add_to_weight(row, state, at(row, state, GRADIENT_DOT, FIRST), z_bar_dot, a, keeps, zero)
+    keeps_weight = state[IS_FIRST] == 0 or row[KEEPS] & KEEPS_FIRST != 0
+    add_to_weight(row, state, at(row, state, GRADIENT_DOT, FIRST), z_bar_dot, a, keeps_weight, zero)
     add_to_weight(row, state, at(row, state, GRADIENT_DOT, FIRST), z_bar, a_dot, True, zero)
     add_to_bias(row, state, GRADIENT_DOT, BAR_DOTS, zero)
     if row[KEEPS] & HAS_NO_BAR == 0:
-        a_bar_dot, keeps = place(state, BAR_DOTS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0
-        add_to_inputs(row, state, a_bar_dot, z_bar_dot, at(row, state, THETA, FIRST), keeps, zero)
+        a_bar_dot, keeps_input = place(state, BAR_DOTS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0
+        add_to_inputs(row, state, a_bar_dot, z_bar_dot, at(row, state, THETA, FIRST), keeps_input, zero)
         add_to_inputs(row, state, a_bar_dot, z_bar, at(row, state, THETA_DOT, FIRST), True, zero)
 
 
