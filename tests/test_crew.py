@@ -23,7 +23,7 @@ import difflab as dl
 from difflab.backends import backprop
 from difflab.backends.backprop import CHUNK
 from difflab.kernels import crew as layout
-from difflab.kernels.layout import CREW, LOSS_SUMS, PARTNERS, TILE, TOTAL
+from difflab.kernels.layout import CREW, LIMITS, LOSS_SUMS, OF_BATCH, PARTNERS, TILE, TOTAL
 from difflab.kernels.threads import NAME, PATIENCE, Crew
 from difflab.primitives.activations import ACTIVATIONS
 
@@ -273,18 +273,18 @@ def test_helpers_sleep_when_there_is_nothing_and_make_chunks_when_they_are_woken
     crew = prepared._crew
     assert until(lambda: prepared.value(*arguments) is None or made_by_helpers(crew) > 0)
     plan = words_at(int(crew.of_helpers(layout.PLAN)[0]), int(crew.of_helpers(layout.SIZE)[0]))
-    loss = (ctypes.c_double * 3).from_address(plan[LOSS_SUMS])
+    loss = (ctypes.c_double * LIMITS).from_address(plan[LOSS_SUMS])
     for _ in range(3):
         assert until(lambda: is_asleep(crew) and crew._calls[0].empty())
         time.sleep(0.05)
         assert until(lambda: is_asleep(crew))
-        before, loss[2], plan[TOTAL] = made_by_helpers(crew), np.nan, 0
+        before, loss[OF_BATCH], plan[TOTAL] = made_by_helpers(crew), np.nan, 0
         crew.of_helpers(layout.OFFER)[0] = layout.OFFERED
         time.sleep(0.01)
         assert crew.of_helpers(layout.OFFER)[0] == layout.OFFERED
         crew.wake(33)
         assert until(lambda: crew.of_helpers(layout.OFFER)[0] == layout.NOTHING)
-        assert (loss[2], made_by_helpers(crew)) == (0, before + 1)
+        assert (loss[OF_BATCH], made_by_helpers(crew)) == (0, before + 1)
 
 
 @compiled_only
@@ -453,7 +453,7 @@ FAULTS = {
     "the last gradient alone": ("sums[i] += part[i]", "sums[i] = part[i]"),
     "a gradient that misses its last chunk": ("0, plan[N_PARTS]):", "0, plan[N_PARTS] - 1):"),
     "the first chunk of later waves left out": ("1 if plan[WAVE] == 0 else 0", "1"),
-    "the last loss alone": ("loss = loss + reals(", "loss = reals("),
+    "the last loss alone": ("loss = loss + losses_of(", "loss = losses_of("),
     "gradients of chunks left out": ("if plan[RESULT] != 0:", "if 0:"),
     "penalties in every wave": ("if plan[WAVE] > 0 and k == 0 else k", "if 0 else k"),
     "penalties in every chunk": ("make_plans(program.without_totals,", "make_plans(program,"),

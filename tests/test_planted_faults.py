@@ -298,15 +298,15 @@ def test_a_fault_between_tiles_is_caught(plain_python, fault):
     assert is_caught(NETS[name], tile_problem(name), plain_python(*edit, tile=TILE))
 
 
-LOSS = "losses[2] = losses[0] / plan[PARTS] + losses[1]"
+LOSS = "losses[OF_BATCH] = losses[OF_SAMPLES] / plan[PARTS] + losses[OF_TOTALS]"
 OF_WEIGHTS = "    if state[IS_FIRST] != 0:\n        for w in"
 VALUE_FAULTS: dict[str, Edit] = {
-    "loss of the last sample alone": ("sums[0] += losses[i]", "sums[0] = losses[i]"),
-    "losses of the call before": ("losses[0], losses[1] = 0.0, 0.0", "pass"),
-    "sum for mean": (LOSS, "losses[2] = losses[0] + losses[1]"),
-    "mean over a tile": (LOSS, "losses[2] = losses[0] / plan[BATCH] + losses[1]"),
-    "penalty left out": (LOSS, "losses[2] = losses[0] / plan[PARTS]"),
-    "penalty divided by the batch": (LOSS, "losses[2] = (losses[0] + losses[1]) / plan[PARTS]"),
+    "loss of the last sample alone": ("sums[OF_SAMPLES] += losses[i]", "sums[OF_SAMPLES] = losses[i]"),
+    "losses of the call before": ("losses[OF_SAMPLES], losses[OF_TOTALS] = 0.0, 0.0", "pass"),
+    "sum for mean": (LOSS, "losses[OF_BATCH] = losses[OF_SAMPLES] + losses[OF_TOTALS]"),
+    "mean over a tile": (LOSS, "losses[OF_BATCH] = losses[OF_SAMPLES] / plan[BATCH] + losses[OF_TOTALS]"),
+    "penalty left out": (LOSS, "losses[OF_BATCH] = losses[OF_SAMPLES] / plan[PARTS]"),
+    "penalty divided by the batch": (LOSS, "losses[OF_BATCH] = (losses[OF_SAMPLES] + losses[OF_TOTALS]) / plan[PARTS]"),
     "penalty of every tile": (OF_WEIGHTS, OF_WEIGHTS.replace("state[IS_FIRST] != 0", "True")),
     "half left out": ("l2 * w * w / 2.0", "l2 * w * w"),
 }

@@ -12,6 +12,7 @@ from difflab.kernels.flags import CALLED
 from difflab.kernels.layout import (
     IS_CLASSES,
     ITEM,
+    LIMITS,
     LOSS_SUMS,
     N_INPUTS,
     N_OUTPUTS,
@@ -31,10 +32,6 @@ from difflab.kernels.layout import (
 )
 from difflab.kernels.target import compiled
 from difflab.kernels.vector_math import FLOAT32, FLOAT64, Precision
-
-
-LIMITS = 3
-"""Behind the losses of a plan: between which two numbers targets must be."""
 
 
 def _finiteness(p: Precision) -> Callable[[np.ndarray], bool]:

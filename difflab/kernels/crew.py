@@ -21,12 +21,12 @@ from difflab.kernels.layout import (
     IS_CLASSES,
     ITEM,
     LOOKS_FIRST,
-    LOSS_SUMS,
     N_INPUTS,
     N_OUTPUTS,
     N_PARAMS,
     N_PARTS,
     N_STATE,
+    OF_BATCH,
     PARTNERS,
     RESULT,
     RUN,
@@ -44,7 +44,7 @@ from difflab.kernels.layout import (
     address_of,
     array,
     fails,
-    reals,
+    losses_of,
     words,
 )
 from difflab.kernels.sweeps import NUMBERS
@@ -134,7 +134,7 @@ def _add_up(partner, zero):
                 sums[i] += part[i]
         if plan[LOOKS_FIRST] != 0:
             are_all_finite &= are_finite(sums)
-    reals(partner[LOSS_SUMS], 3)[2] = 0.0 if are_all_finite else np.nan
+    losses_of(partner)[OF_BATCH] = 0.0 if are_all_finite else np.nan
 
 
 @compiled
@@ -189,7 +189,7 @@ def _shared(plan, job, n, zero):
 def _with_losses(loss, plan, n):
     """A loss and, one after the other, those of n chunks."""
     for k in range(n):
-        loss = loss + reals(_of_chunk(plan, k)[LOSS_SUMS], 3)[2]
+        loss = loss + losses_of(_of_chunk(plan, k))[OF_BATCH]
     return loss
 
 
@@ -220,7 +220,7 @@ def run_chunks(address, size, zero):
                 _share(_of_chunk(plan, k), k, adding, n_params)
             _shared(plan, ADDING, adding, zero)
             loss = _with_losses(loss, plan, adding)
-    reals(plan[LOSS_SUMS], 3)[2] = loss
+    losses_of(plan)[OF_BATCH] = loss
 
 
 def help_out(slot, zero):

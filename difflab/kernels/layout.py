@@ -24,8 +24,11 @@ VALUES, X, BARS, X_BAR, DOTS, X_DOT, BAR_DOTS, X_BAR_DOT = range(8)
 """Words of a state: workspaces, each with where the rows of x lie; dots are along a direction of theta and x."""
 
 THETA, THETA_DOT, GRADIENT, GRADIENT_DOT, CONSTANTS, LOSS_SUMS, SCRATCH = range(8, 15)
-"""Addresses of (n_params,) arrays, of constants, of losses in float64 (their sums over samples and over totals, the
-loss of the batch, and the limits of targets), and of room for one step."""
+"""Addresses of (n_params,) arrays, of constants, of losses in float64, and of room for one step."""
+
+OF_SAMPLES, OF_TOTALS, OF_BATCH, LIMITS = range(4)
+"""What lies there: the sums of losses over samples and over totals, the loss of the batch, and behind these between
+which two numbers targets must be."""
 
 Y, IS_CLASSES, OUTPUTS_BAR, OUTPUTS_DOT, OUTPUTS = range(15, 20)
 """Addresses of targets, of given cotangents and of wanted tangents of outputs, 0 where there are none; whether targets
@@ -223,6 +226,12 @@ def parameter(state, part, offset, size, zero):
 @compiled
 def constants(row, state, size):
     return reals(state[CONSTANTS] + 8 * row[CONSTANT], size)
+
+
+@compiled
+def losses_of(state):
+    """Those without the limits of targets."""
+    return reals(state[LOSS_SUMS], LIMITS)
 
 
 @compiled

@@ -19,6 +19,7 @@ from difflab.kernels.layout import (
     GRADIENT,
     GRADIENT_DOT,
     ITEM,
+    LIMITS,
     LOSS_SUMS,
     N_INPUTS,
     N_OUTPUTS,
@@ -159,7 +160,7 @@ def _with_memory(words: np.ndarray, choice: Choice, room: Room, constants: np.nd
     for part, places in zip(work, ((VALUES,), (BARS, X_BAR), (DOTS,), (BAR_DOTS, X_BAR_DOT)), strict=False):
         words[list(places)] = part.ctypes.data
     scratch, gradient = np.empty(room.scratch, choice.dtype), np.empty(room.gradient, choice.dtype)
-    still, losses = np.zeros(room.inputs, choice.dtype), np.array([0.0, 0.0, 0.0, *limits, *CACHE_LINE])
+    still, losses = np.zeros(room.inputs, choice.dtype), np.array([*np.zeros(LIMITS), *limits, *CACHE_LINE])
     words[[CONSTANTS, LOSS_SUMS, SCRATCH]] = constants.ctypes.data, losses.ctypes.data, scratch.ctypes.data
     words[[GRADIENT, X_DOT]] = gradient.ctypes.data, still.ctypes.data
     return Plan(words, (*work, scratch, losses, constants, gradient, still), None)

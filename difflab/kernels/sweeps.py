@@ -31,13 +31,15 @@ from difflab.kernels.layout import (
     IS_FIRST,
     ITEM,
     LOOKS_FIRST,
-    LOSS_SUMS,
     N_COLUMNS,
     N_INPUTS,
     N_OUTPUTS,
     N_PARAMS,
     N_ROWS,
     N_STATE,
+    OF_BATCH,
+    OF_SAMPLES,
+    OF_TOTALS,
     OUTPUTS,
     OUTPUTS_BAR,
     OUTPUTS_DOT,
@@ -62,8 +64,8 @@ from difflab.kernels.layout import (
     array,
     call,
     fails,
+    losses_of,
     matrix,
-    reals,
     rows,
     words,
 )
@@ -133,11 +135,11 @@ def run_plan(address, size, zero):
     With ``GRADIENT_STEP`` every sample has a gradient of its own.
     """
     plan = words(address, size)
-    losses = reals(plan[LOSS_SUMS], 3)
+    losses = losses_of(plan)
     if plan[LOOKS_FIRST] != 0 and not are_sound(plan, zero):
-        losses[2] = np.nan
+        losses[OF_BATCH] = np.nan
         return
-    losses[0], losses[1] = 0.0, 0.0
+    losses[OF_SAMPLES], losses[OF_TOTALS] = 0.0, 0.0
     plan[PARTS] = plan[DIVISOR] if plan[DIVISOR] != 0 else plan[TOTAL]
     most = plan[TILE]
     if plan[TOTAL] > most:
@@ -152,14 +154,14 @@ def run_plan(address, size, zero):
         plan[X_DOT] += n * plan[X_DOT_STEP]
         plan[X_BAR] += n * plan[X_BAR_STEP]
         plan[GRADIENT] += n * plan[GRADIENT_STEP]
-    losses[2] = losses[0] / plan[PARTS] + losses[1]
+    losses[OF_BATCH] = losses[OF_SAMPLES] / plan[PARTS] + losses[OF_TOTALS]
 
 
 @compiled
 def _run(plan, zero):
     """The loss, or NaN where a rule raised an error; others may use the workspace from then on."""
     has_failed = fails(plan[RUN], (address_of(plan), plan.size, zero))
-    loss = reals(plan[LOSS_SUMS], 3)[2]
+    loss = losses_of(plan)[OF_BATCH]
     ends(plan[TURN])
     return np.nan if has_failed else loss
 
@@ -206,11 +208,11 @@ def value(plan, theta, x, y):
 
 
 def hvp(plan, theta, x, y, theta_dot, out):
-    """The loss; fills ``out`` with the Hessian times ``theta_dot``; otherwise as :func:`value_and_gradient`."""
-    apart = are_apart(out, theta) and are_apart(out, x) and are_apart(out, y) and are_apart(out, theta_dot)
-    have_size = out.size == plan[N_PARAMS] and theta_dot.size == plan[N_PARAMS]
-    are_places_right = are_aligned(theta_dot) and are_aligned(out)
-    if not (apart and have_size and are_places_right and fits(plan, theta, x, y) and takes(plan[TURN])):
+    """The loss; fills ``out``, which must be new, with the Hessian times ``theta_dot``; otherwise as
+    :func:`value_and_gradient`.
+    """
+    have_place = theta_dot.size == plan[N_PARAMS] and are_aligned(theta_dot)
+    if not have_place or not fits(plan, theta, x, y) or not takes(plan[TURN]):
         return np.nan
     _start(plan, theta, x, y)
     plan[THETA_DOT], plan[GRADIENT_DOT] = address_of(theta_dot), address_of(out)
@@ -265,7 +267,7 @@ def run(plan, zero):
     """
     plan[LOOKS_FIRST] = 0
     call(plan[RUN], (address_of(plan), plan.size, zero))
-    return reals(plan[LOSS_SUMS], 3)[2]
+    return losses_of(plan)[OF_BATCH]
 
 
 TAKES_ALL = bool(numba.config.DISABLE_JIT)
@@ -274,14 +276,29 @@ TAKES_ALL = bool(numba.config.DISABLE_JIT)
 NUMBERS = {"float64": float64, "float32": float32}
 
 
+def _of_arrays(vectors: int) -> Callable[[Any, Any], tuple]:
+    """Of a sweep over theta, x and targets, with so many further vectors like theta."""
+    return lambda number, y: (int64[::1], number[::1], number[:, ::1], y, *[number[::1]] * vectors)
+
+
+def _of_address(number: Any, y: Any) -> tuple:
+    return int64, int64, number
+
+
+SIGNATURES: dict[Callable, Callable[[Any, Any], tuple]] = {
+    run: lambda number, y: (int64[::1], number),
+    value_again: _of_address,
+    value_and_gradient_again: _of_address,
+    value: _of_arrays(0),
+    value_and_gradient: _of_arrays(1),
+    hvp: _of_arrays(2),
+}
+"""What each sweep is called with, by the types of numbers and of targets."""
+
+
 @cache
 def door(function: Callable, dtype: str, targets: str = "rows") -> Any:
     """A sweep as Python calls it, compiled for one dtype and for targets in ``"rows"`` or ``"classes"``."""
     number = NUMBERS[dtype]
-    if function is run:
-        return entry_point((int64[::1], number))(function)
-    if function in (value_again, value_and_gradient_again):
-        return entry_point((int64, int64, number))(function)
     y = number[:, ::1] if targets == "rows" else int64[::1]
-    vectors = {value: 0, value_and_gradient: 1, hvp: 2}[function]
-    return entry_point((int64[::1], number[::1], number[:, ::1], y, *[number[::1]] * vectors))(function)
+    return entry_point(SIGNATURES[function](number, y))(function)

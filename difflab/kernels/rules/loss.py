@@ -15,14 +15,14 @@ from difflab.kernels.layout import (
     INPUT,
     INPUT_BAR,
     INPUT_WIDTH,
-    LOSS_SUMS,
+    OF_SAMPLES,
     OTHER,
     PARTS,
     SCRATCH,
     VALUES,
     array,
     block,
-    reals,
+    losses_of,
     rows,
 )
 from difflab.kernels.rules.rule import Kind, Rule
@@ -37,12 +37,12 @@ def loss(row: Loss, kind: Kind, dtype: str) -> Rule:
     of_samples, curved = compiled_rule(row.value_and_cotangent, number), compiled_rule(row.cotangent_tangent, number)
 
     def forward(row, state, zero):
-        n, sums, losses = row[INPUT_WIDTH], reals(state[LOSS_SUMS], 2), array(state[SCRATCH], state[BATCH], zero)
+        n, sums, losses = row[INPUT_WIDTH], losses_of(state), array(state[SCRATCH], state[BATCH], zero)
         z, y = rows(state, VALUES, row[INPUT], n, zero), rows(state, VALUES, row[OTHER], n, zero)
         z_bar = rows(state, BARS, row[INPUT_BAR], n, zero)
         of_samples(z, y, z_bar, losses)
         for i in range(state[BATCH]):
-            sums[0] += losses[i]
+            sums[OF_SAMPLES] += losses[i]
         divide(row, state, BARS, zero)
 
     @compiled

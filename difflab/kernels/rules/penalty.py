@@ -10,24 +10,24 @@ from difflab.kernels.layout import (
     GRADIENT_DOT,
     IS_FIRST,
     KEEPS_FIRST,
-    LOSS_SUMS,
+    OF_TOTALS,
     SIZE,
     THETA,
     THETA_DOT,
     constants,
+    losses_of,
     opened_parameter,
     parameter,
-    reals,
 )
 from difflab.kernels.rules.rule import Rule
 
 
 def penalty(row, state, zero):
-    given, losses = constants(row, state, 2), reals(state[LOSS_SUMS], 2)
+    given, losses = constants(row, state, 2), losses_of(state)
     l1, l2 = given[0], given[1]
     if state[IS_FIRST] != 0:
         for w in parameter(state, THETA, row[FIRST], row[SIZE], zero):
-            losses[1] += l1 * abs(w) + l2 * w * w / 2.0
+            losses[OF_TOTALS] += l1 * abs(w) + l2 * w * w / 2.0
 
 
 def penalty_reverse(row, state, zero):
