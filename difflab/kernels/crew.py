@@ -52,8 +52,8 @@ from difflab.kernels.target import compiled, entry_point
 
 
 N_THREADS, FIXED, ENOUGH, N_HEAD = 0, 1, 2, 16
-"""Words of a crew: threads with the one that calls, samples of every chunk or 0 where that depends on the batch, and
-samples that are worth a thread then."""
+"""Words of a crew: threads with the one that calls, samples of every chunk or 0 where batches are shared evenly, and
+how many samples a thread must get then to be worth its while."""
 
 OFFER, IS_AWAKE, IS_OVER, N_MADE, PLAN, SIZE, JOB, LOOKS, N_CALLS, N_SLOT = 0, 1, 2, 3, 4, 5, 6, 7, 8, 16
 """Words of what each helper has in a crew, in cache lines of its own: what there is for it, whether it looks, whether
@@ -224,7 +224,7 @@ def run_chunks(address, size, zero):
 
 
 def help_out(slot, zero):
-    """Run what is offered, until nothing was since the last call for so many looks that it has read its arguments."""
+    """Do what is offered, until ``LOOKS`` looks in a row found nothing; a new call starts the count anew."""
     store(slot + 8 * IS_AWAKE, 1)
     looks, calls = 0, load(slot + 8 * N_CALLS)
     while looks < load(slot + 8 * LOOKS) and load(slot + 8 * IS_OVER) == 0:

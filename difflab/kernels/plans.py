@@ -88,7 +88,7 @@ def needs_all_samples(program: Program) -> bool:
 
 
 def samples_for_blas(program: Program, dtype: str, library: str) -> float:
-    """Samples of a batch from which a product of the sweeps is one for BLAS whose threads others have to hold back.
+    """From how many samples on BLAS may make a product, so that its threads must be held back.
 
     Infinite if none ever is, or MKL makes it, where the sweep does so itself.
     """

@@ -30,7 +30,7 @@ class Crew:
     ----------
     threads : with the one that calls.
     fixed : samples of every chunk, or 0 where batches are shared evenly.
-    enough : samples that are worth a thread where they are.
+    enough : how many samples a thread must get to be worth its while, where batches are shared evenly.
     dtype : of the numbers.
 
     Attributes
