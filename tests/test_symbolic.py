@@ -398,6 +398,16 @@ def test_labels_tell_choices_apart_and_leave_the_usual_out():
     assert repr(dl.Symbolic("during", max_ops=9)) == "Symbolic('during')"
 
 
+@pytest.mark.parametrize("sharing", SHARING)
+def test_balls_around_zero_have_squares(sharing):
+    """The middle one of three samples is the mean, so that a square is of nothing but a radius."""
+    net, x = dl.MLP(1, [dl.BatchNorm(), dl.Dense(1)], loss="squared_error"), np.array([[0.0], [1.0], [2.0]])
+    value, gradient = dl.Symbolic(sharing, evaluation="balls").prepare(net).value_and_gradient(net.init(0), x, x)
+    truth = dl.reference_gradient(net, net.init(0), x, x)
+    assert value == pytest.approx(truth.value, rel=1e-15)
+    assert (gradient == truth.gradient).all()
+
+
 def test_labels_are_calls_that_make_the_same_choices():
     for backend in CHOICES:
         assert repr(eval(repr(backend), {"Symbolic": dl.Symbolic})) == repr(backend)  # noqa: S307

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -164,10 +165,15 @@ def _made(expression: Any, known: dict[Any, arb]) -> arb:
 
 
 def _power(base: arb, exponent: sympy.Rational) -> arb:
-    """Whole and half powers; a square root comes first, so that the base may be 0."""
+    """Whole and half powers; a square root comes first, so that the base may be 0.
+
+    They are products, since Arb's powers of balls around 0 are not known.
+    """
     if exponent.q not in (1, 2):
         raise NotImplementedError(f"powers must be whole or half, got {exponent}")
-    return (base if exponent.q == 1 else base.sqrt()) ** int(exponent.p)
+    factor = base if exponent.q == 1 else base.sqrt()
+    product = math.prod([factor] * abs(int(exponent.p)), start=arb(1))
+    return product if exponent.p > 0 else 1 / product
 
 
 def _holds(condition: Any, known: dict[Any, arb]) -> bool:
