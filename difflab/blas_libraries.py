@@ -12,8 +12,8 @@ from difflab.errors import MissingExtra
 
 LIBRARIES = ("scipy", "mkl")
 
-MKL = ("libmkl_rt.", "mkl_rt.")
-"""How the file of MKL that has all routines is called, on Linux and macOS or on Windows."""
+MKL = "libmkl_rt."
+"""How the name of the file of MKL begins that has all routines."""
 
 
 LP64 = 0
