@@ -115,3 +115,19 @@ def test_a_call_with_classes_leaves_nothing_to_one_with_rows(net):
             assert (
                 used.hvp(p.theta, x, y, p.theta_dot).tobytes() == prepared(p).hvp(*p.arguments, p.theta_dot).tobytes()
             )
+
+
+def test_gradients_of_examples_are_one_sweep_with_dropout_too(monkeypatch):
+    """Each with the masks of its own row, as of the whole batch."""
+    net = dl.MLP(
+        3, [dl.Dense(4, "tanh"), dl.Dropout(0.5, seed=1), dl.Dense(5, "tanh"), dl.Dropout(0.25, seed=2), dl.Dense(2)]
+    )
+    theta, x, y = naive.random_problem(net, np.random.default_rng(0), 7)
+    ready, sweeps = dl.Backprop().prepare(net), []
+    swept = ready._swept
+    monkeypatch.setattr(ready, "_swept", lambda *given, **words: sweeps.append(words) or swept(*given, **words))
+    found = ready.per_example_gradients(theta, x, y)
+    assert len(sweeps) == 1
+    truth = dl.Certified().prepare(net).enclose_per_example_gradients(theta, x, y)
+    np.testing.assert_allclose(found, truth.nearest, rtol=1e-12, atol=1e-15)
+    assert not np.allclose(found[0], found[1])

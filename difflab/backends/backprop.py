@@ -314,17 +314,13 @@ class PreparedBackprop(Prepared):
         if self.net.program.couples_samples:
             raise ValueError(f"samples must not depend on one another for gradients of each, got {self.net}")
         arguments, out = self._checked(theta, x, y), np.empty((len(x), self.net.n_params), self._dtype)
-        program = self.net.program.without_totals
+        program, given = self.net.program.without_totals, dict[str, Any]()
         if program.masks:
-            masks = program.draw_masks(len(x))
-            plan = self._plan("gradient", 1, program=program, name="example")
-            for i in range(len(x)):
-                self._plans.set_masks(plan, program, [mask[i : i + 1] for mask in masks])
-                self._run(plan, arguments.of(slice(i, i + 1)), GRADIENT=out[i], DIVISOR=1)
-        else:
-            plan = self._plan("gradient", 1, program=program, name="example", tile=1)
-            step = self.net.n_params * self._dtype.itemsize
-            self._run(plan, arguments, GRADIENT=out, GRADIENT_STEP=step, DIVISOR=1)
+            masks = np.concatenate(program.draw_masks(len(x)), axis=1, dtype=self._dtype)
+            given = {"MASKS": masks, "MASKS_WIDTH": masks.shape[1]}
+        plan = self._plan("gradient", 1, program=program, name="example", tile=1)
+        step = self.net.n_params * self._dtype.itemsize
+        self._run(plan, arguments, GRADIENT=out, GRADIENT_STEP=step, DIVISOR=1, **given)
         return self._finite("gradients of examples", out)
 
     @_in_turn

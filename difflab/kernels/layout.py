@@ -62,8 +62,12 @@ WHOLE, WAVE, N_PARTS = range(45, 48)
 """Of a chunk, where the plan lies that it is a part of; of that plan, at which sample the chunks under way begin, and
 how many they are."""
 
-TURN, N_STATE = range(48, 50)
+TURN = 48
 """Address of the word that says whose turn it is to use the workspace."""
+
+MASKS, MASKS_COLUMN, MASKS_WIDTH, N_STATE = range(49, 53)
+"""Where those of samples that go alone lie, one row for each, or 0; where they belong among the values; numbers of a
+row."""
 
 FORWARD, TANGENT, REVERSE, REVERSE_TANGENT, INPUT, INPUT_WIDTH, OTHER, OUTPUT, WIDTH = range(9)
 """Words of a row: addresses of its rules, and columns of two inputs and of the value it makes."""

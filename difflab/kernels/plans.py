@@ -21,6 +21,7 @@ from difflab.kernels.layout import (
     ITEM,
     LIMITS,
     LOSS_SUMS,
+    MASKS_COLUMN,
     N_INPUTS,
     N_OUTPUTS,
     N_PARAMS,
@@ -118,7 +119,7 @@ def make_plan(program: Program, n_params: int, choice: Choice, samples: int) -> 
     if not needs_all_samples(program):
         return plan
     plan.words[ONLY_BATCH] = samples
-    set_masks(plan, program, program.draw_masks(samples))
+    set_masks(plan, program.draw_masks(samples))
     return replace(plan, samples=samples)
 
 
@@ -131,7 +132,7 @@ def make_plans(program: Program, n_params: int, choice: Choice, samples: int, co
     state[N_INPUTS], state[N_OUTPUTS], state[OUTPUTS] = program.n_inputs, program.n_outputs, table.outputs
     state[PRODUCT] = addresses.of_product(choice.dtype, choice.reproducible, choice.library)
     state[RUN], state[SHARE_END] = addresses.of_plan(choice.dtype), n_params
-    state[DIVISOR] = 0 if program.reduction == "mean" else 1
+    state[DIVISOR], state[MASKS_COLUMN] = 0 if program.reduction == "mean" else 1, starts_of(program)[2]
     words, room = np.concatenate([state, table.rows.ravel()]), _room(program, table, choice, tile, n_params)
     limits = _limits(program, np.dtype(choice.dtype))
     return [_with_memory(words.copy(), choice, room, table.constants, limits) for _ in range(count)]
@@ -187,10 +188,10 @@ def share(plan: Plan, program: Program, n_params: int, choice: Choice, crew: np.
     return replace(plan, memory=(*plan.memory, crew, places, *made, *lent))
 
 
-def set_masks(plan: Plan, program: Program, masks: list[np.ndarray]) -> None:
+def set_masks(plan: Plan, masks: list[np.ndarray]) -> None:
     """Masks into their place among the values."""
     if masks:
-        values, begin = plan.memory[0], len(masks[0]) * int(starts_of(program)[2])
+        values, begin = plan.memory[0], len(masks[0]) * plan.words[MASKS_COLUMN]
         drawn = np.concatenate([mask.ravel() for mask in masks])
         values[begin : begin + drawn.size] = drawn
 

@@ -31,6 +31,9 @@ from difflab.kernels.layout import (
     IS_FIRST,
     ITEM,
     LOOKS_FIRST,
+    MASKS,
+    MASKS_COLUMN,
+    MASKS_WIDTH,
     N_COLUMNS,
     N_INPUTS,
     N_OUTPUTS,
@@ -62,6 +65,7 @@ from difflab.kernels.layout import (
     Y,
     address_of,
     array,
+    block,
     call,
     fails,
     losses_of,
@@ -92,6 +96,16 @@ def _load_targets(state, begin, zero):
 
 
 @inlined
+def _load_masks(state, begin, zero):
+    """Those of a sample that goes alone."""
+    width = state[MASKS_WIDTH]
+    given = array(state[MASKS] + begin * width * state[ITEM], width, zero)
+    there = block(state, VALUES, state[MASKS_COLUMN], width, zero)
+    for k in range(width):
+        there[k] = given[k]
+
+
+@inlined
 def _copy_outputs(state, begin, zero):
     """Given cotangents into their place, and wanted tangents out of theirs."""
     batch, n = state[BATCH], state[N_OUTPUTS]
@@ -114,6 +128,8 @@ def _run_tile(plan, begin, zero):
     state, first, width = address_of(plan), address_of(plan) + 8 * N_STATE, 8 * N_COLUMNS
     if plan[Y] != 0:
         _load_targets(plan, begin, zero)
+    if plan[MASKS] != 0:
+        _load_masks(plan, begin, zero)
     for i in range(plan[N_ROWS]):
         row, at = first + i * width, N_STATE + i * N_COLUMNS
         if plan[at + FORWARD] != 0:

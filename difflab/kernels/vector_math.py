@@ -29,7 +29,7 @@ WORST_ULP: dict[str, tuple[float, float]] = {
     "log1p": (1.5, 1.5),
     "tanh": (2.5, 2.5),
     "erf": (2.0, 2.0),
-    "erfc": (5.0, 5.0),
+    "erfc": (6.0, 5.0),
 }
 """Of every function, the largest error in ulp, in float64 and in float32."""
 
@@ -405,7 +405,7 @@ def _functions(p: Precision) -> Functions:
 
     @_inlined
     def erfc(x: Any) -> Any:
-        """1 - erf x within 5 ulp.
+        """1 - erf x within 6 ulp, in float32 within 5.
 
         Notes
         -----
