@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from difflab.derivation.forecasting import FIGURES, Cost, CostLaw
@@ -11,6 +12,7 @@ from difflab.study.forecasts import fitted
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "results" / "expression_swell" / "rows.csv"
+PROVENANCE = RECORD.with_name("provenance.json")
 COSTS = ROOT / "difflab" / "derivation" / "costs.py"
 HEAD = '''"""Laws of what deriving and compiling took, by tests/fit_costs.py from ``results/expression_swell/rows.csv``.
 
@@ -19,6 +21,9 @@ By label and figure: factor, exponent, quantile, count, centre and scatter of a 
 
 from __future__ import annotations
 
+
+PROCESSOR = "{processor}"
+"""Of the machine of the record."""
 
 FITTED: dict[str, dict[str, tuple[float, float, float, int, float, float]]] = {
 '''
@@ -31,7 +36,8 @@ def text(costs: dict[str, Cost]) -> str:
         known = {name: law for name in FIGURES if (law := getattr(cost, name)) is not None}
         laws = [f'        "{name}": ({_numbers(law)}),' for name, law in known.items()]
         lines += [f'    "{label}": {{', *laws, "    },"]
-    return HEAD + "\n".join([*lines, "}"]) + "\n"
+    (processor,) = {each["processor"] for each in json.loads(PROVENANCE.read_text())}
+    return HEAD.replace("{processor}", processor) + "\n".join([*lines, "}"]) + "\n"
 
 
 def _numbers(law: CostLaw) -> str:

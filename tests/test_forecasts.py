@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import difflab as dl
+from difflab.derivation.costs import PROCESSOR
 from difflab.derivation.forecasting import COSTS, FIGURES, Cost, CostLaw, beyond, columns_of, forecast
 from difflab.derivation.sharing import SHARING
 from difflab.study import csv_rows, forecasts, plots, runner, worker
@@ -123,7 +124,10 @@ def test_what_is_beyond_a_limit_at_its_low_end_is_refused_in_words(monkeypatch, 
 def test_what_may_keep_its_limit_is_not_refused():
     columns = {"forecast_seconds": 20.0, "forecast_seconds_low": 9.0, "forecast_seconds_high": 40.0}
     assert beyond(columns, 10.0, None) is None
-    assert beyond(columns, 8.0, 10**9) == "forecast 9 to 40 s to derive and compile, limit 8 s"
+    assert (
+        beyond(columns, 8.0, 10**9)
+        == f"forecast 9 to 40 s to derive and compile, limit 8 s, by what it took on {PROCESSOR}"
+    )
     assert beyond({}, 1e-9, 1) is None
 
 

@@ -6,6 +6,9 @@ By label and figure: factor, exponent, quantile, count, centre and scatter of a 
 from __future__ import annotations
 
 
+PROCESSOR = "Intel(R) Xeon(R) Processor, family 6 model 167"
+"""Of the machine of the record."""
+
 FITTED: dict[str, dict[str, tuple[float, float, float, int, float, float]]] = {
     "Symbolic('none')": {
         "seconds": (8.477e-05, 0.9131, 1.667, 13, 11.35, 15.04),

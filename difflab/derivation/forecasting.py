@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from difflab.derivation.costs import FITTED
+from difflab.derivation.costs import FITTED, PROCESSOR
 
 
 @dataclass(frozen=True)
@@ -89,5 +89,6 @@ def beyond(columns: dict[str, Any], limit_seconds: float | None, limit_bytes: in
     for figure, limit, unit in (("seconds", limit_seconds, "s"), ("extra_bytes", limit_bytes, "bytes")):
         _, low, high = (columns.get(name) for name in columns_of(figure))
         if limit is not None and low is not None and low > limit:
-            return f"forecast {low:.2g} to {high:.2g} {unit} to derive and compile, limit {limit:.3g} {unit}"
+            spans = f"forecast {low:.2g} to {high:.2g} {unit} to derive and compile, limit {limit:.3g} {unit}"
+            return f"{spans}, by what it took on {PROCESSOR}"
     return None
