@@ -1,6 +1,7 @@
 """The README says what is true: its code runs, its table is the recorded one, its files and commands exist."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -98,6 +99,28 @@ def test_sharing_while_differentiating_takes_the_fewest_operations_of_all():
         assert ratios
         assert max(ratios.values()) < 1
         assert 0.96 < min(ratio for network, ratio in ratios.items() if network[0] == "64-32-10") < 0.995
+
+
+def test_what_is_said_of_the_accuracy_of_expressions_is_in_the_record():
+    rows = [row for row in recorded_rows("symbolic_accuracy", committed=False) if row["error_ulp_max"] is not None]
+    balls = [row["error_ulp_max"] for row in rows if "balls" in row["method"]]
+    assert len(balls) >= 70
+    assert max(balls) <= 0.5
+    assert max(row["error_ulp_max"] for row in rows if row["method"].startswith("Backprop")) < 300
+    floats = [row for row in rows if row["method"].startswith("Symbolic") and "balls" not in row["method"]]
+    for hidden, scales, least in (
+        ("tanh", (32, 1024), 1e11),
+        ("softplus", (32, 1024), math.inf),
+        ("sigmoid", (1024,), math.inf),
+    ):
+        found = [row["error_ulp_max"] for row in floats if row["hidden"] == hidden and row["scale"] in scales]
+        assert len(found) >= 14
+        assert min(found) >= least
+    moderate = {row["hidden"]: set() for row in floats}
+    for row in floats:
+        if row["network"] == "4-3-10" and row["scale"] in (None, 1):
+            moderate[row["hidden"]].add(row["error_ulp_max"])
+    assert all(len(errors) > 1 for errors in moderate.values())
 
 
 def test_what_is_said_of_expression_swell_is_in_the_record():

@@ -145,6 +145,7 @@ def _stopped_beside(axes: Axes, rows: list[Row], networks: list[str], styles: St
         if most:
             axes.text(left - STEP / 2, 1, status, transform=axes.transAxes, va="bottom", fontsize=7.5)
             left += STEP * max(most + 1, len(status))
+    axes.text(left, 1, "·", transform=axes.transAxes, alpha=0)  # A layout has room for texts, not for marks.
 
 
 def _kind(row: Row) -> list[str]:
