@@ -102,7 +102,7 @@ def test_sharing_while_differentiating_takes_the_fewest_operations_of_all():
 
 
 def test_what_is_said_of_the_accuracy_of_expressions_is_in_the_record():
-    rows = [row for row in recorded_rows("symbolic_accuracy", committed=False) if row["error_ulp_max"] is not None]
+    rows = [row for row in recorded_rows("symbolic_accuracy", committed=False) if row.get("error_ulp_max") is not None]
     balls = [row["error_ulp_max"] for row in rows if "balls" in row["method"]]
     assert len(balls) >= 70
     assert max(balls) <= 0.5
@@ -113,12 +113,12 @@ def test_what_is_said_of_the_accuracy_of_expressions_is_in_the_record():
         ("softplus", (32, 1024), math.inf),
         ("sigmoid", (1024,), math.inf),
     ):
-        found = [row["error_ulp_max"] for row in floats if row["hidden"] == hidden and row["scale"] in scales]
+        found = [row["error_ulp_max"] for row in floats if row["hidden"] == hidden and row.get("scale") in scales]
         assert len(found) >= 14
         assert min(found) >= least
     moderate = {row["hidden"]: set() for row in floats}
     for row in floats:
-        if row["network"] == "4-3-10" and row["scale"] in (None, 1):
+        if row["network"] == "4-3-10" and row.get("scale") in (None, 1):
             moderate[row["hidden"]].add(row["error_ulp_max"])
     assert all(len(errors) > 1 for errors in moderate.values())
 

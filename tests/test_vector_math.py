@@ -39,6 +39,7 @@ from flint import arb, ctx
 from scipy import special
 
 from difflab.kernels import vector_math
+from difflab.kernels.loops import with_widest_vectors
 from difflab.kernels.target import compiled_rule
 from difflab.kernels.vector_math import FLOAT32, FLOAT64, WORST_ULP, Functions, Precision
 from difflab.primitives.activations import ACTIVATIONS
@@ -86,6 +87,7 @@ def over(f: Any) -> Callable[[np.ndarray], np.ndarray]:
 
     @numba.njit(error_model="numpy", nogil=True)
     def loop(x, out):
+        with_widest_vectors()
         for i in range(x.size):
             out[i] = f(x[i])
 

@@ -124,6 +124,7 @@ def _draw_forecasts(axes: Axes, rows: list[Row], figure: str, styles: Styles) ->
     for row, found in stopped:
         mark_stopped(axes, row[value], found, styles[row["method"]])
     axes.set(xscale="log", yscale="log", xlabel=f"forecast of {words}", ylabel=words)
+    axes.xaxis.set_minor_formatter("")  # Its numbers would lie over one another.
     if seen := [*ended, *stopped]:
         across, up = log_limits(row[value] for row, _ in seen), log_limits(found for _, found in seen)
         ends = [min(across[0], up[0]), max(across[1], up[1])]
