@@ -209,15 +209,17 @@ class PreparedBackprop(Prepared):
         arrays = [value for value in given.values() if isinstance(value, ndarray)]
         plan = replace(plan, words=plan.words.copy(), memory=(*plan.memory, *arrays))
         self._set(plan.words, given)
-        door, zero = self._sweeps.door(getattr(self._sweeps, f"{sweep}_again"), self.backend.dtype), self._dtype.type(0)
-        place, crew, samples = plan.words.ctypes.data, self._crew, given["TOTAL"]
+        again = self._sweeps.bound(getattr(self._sweeps, f"{sweep}_again"), plan.words, self._dtype.type(0))
+        vars(again)["plan"] = plan  # Its memory lasts as long as the call.
+        crew, samples = self._crew, given["TOTAL"]
+        if not crew:
+            return again
 
-        def again() -> float:
-            if crew:
-                crew.wake(samples)
-            return door(place, plan.words.size, zero)
+        def shared() -> float:
+            crew.wake(samples)
+            return again()
 
-        return again
+        return shared
 
     def _set(self, words: np.ndarray, given: dict[str, Any]) -> None:
         """Numbers, and arrays for their addresses."""
