@@ -13,6 +13,7 @@ from sympy.printing.numpy import SciPyPrinter
 
 from difflab.derivation.expressions import Derivation, Shared, deep_recursion
 from difflab.derivation.long_sums import LongSums
+from difflab.derivation.printed_once import PrintedOnce
 from difflab.loading import functions
 
 
@@ -55,7 +56,7 @@ NAMES = {
 """All that printed code can reach."""
 
 
-class _Printer(LongSums, SciPyPrinter):
+class _Printer(PrintedOnce, LongSums, SciPyPrinter):
     """NumPy's functions by their bare names, and choices as they are written.
 
     SymPy simplifies every condition that holds a choice, to which end it evaluates all relations of all symbols: that

@@ -8,6 +8,7 @@ import sympy
 
 from difflab.derivation.expressions import Derivation, Shared, deep_recursion
 from difflab.derivation.long_sums import LongSums
+from difflab.derivation.printed_once import PrintedOnce
 
 
 MOST_FACTORS = 8
@@ -21,7 +22,7 @@ Roots are of sums of squares. When these overflow nothing is known of them: infi
 """
 
 
-class ScalarPrinter(LongSums):
+class ScalarPrinter(PrintedOnce, LongSums):
     """Numbers as doubles, whole powers as products, roots of what is finite, and given symbols as entries of arrays."""
 
     places: dict[sympy.Symbol, str]
