@@ -208,6 +208,7 @@ def test_a_row_says_how_many_times_faster_backprop_is():
     assert found["ratio"] == pytest.approx(found["gradient_seconds"] / found["backprop_seconds"], rel=0.5)
     assert found["library"].startswith("numpy ")
     assert found["backprop_peak_bytes"] > found["peak_bytes"] > 10**7
+    assert "1 thr" in found["backprop_blas"]
 
 
 def test_where_few_samples_are_certified_the_whole_batch_has_to_agree(monkeypatch):

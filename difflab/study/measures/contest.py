@@ -141,7 +141,7 @@ def columns(records: dict[str, Record]) -> dict[str, Any]:
         "waited_share": waited,
         "contended": waited > MOST_WAITED,
         **{name: value for name, value in method.figures.items() if value is not None},
-        **{f"backprop_{name}": backprop.figures[name] for name in ("first_call_seconds", "peak_bytes")},
+        **{f"backprop_{name}": backprop.figures[name] for name in ("first_call_seconds", "peak_bytes", "blas")},
     }
 
 
