@@ -134,6 +134,8 @@ def test_every_door_gives_the_same():
         again = prepared.value_and_gradient(theta, np.asfortranarray(x), y)
         assert {value, prepared.value(theta, x, y), bound.value(), bound.value_and_gradient()[0], again[0]} == {value}
         assert (bound.value_and_gradient()[1] == gradient).all()
+        with prepared._turn:  # Of which another thread would have to wait for the end.
+            assert bound.value() == bound.value_and_gradient()[0] == value
         assert (again[1] == gradient).all()
         for _ in range(2):
             hvp = prepared.hvp(theta, x, y, along)

@@ -236,44 +236,31 @@ def hvp(plan, theta, x, y, theta_dot, out):
 
 
 @compiled
-def _held(plan, zero):
-    """Theta and the samples at the addresses that a plan has."""
-    return array(plan[THETA], plan[N_PARAMS], zero), matrix(plan[HELD_X], plan[TOTAL], plan[N_INPUTS], zero)
-
-
-@compiled
-def _classes(plan):
-    return words(plan[Y], plan[TOTAL])
-
-
-@compiled
-def _targets(plan, zero):
-    return matrix(plan[Y], plan[TOTAL], plan[N_OUTPUTS], zero)
-
-
-_value, _value_and_gradient = compiled(value), compiled(value_and_gradient)
+def _start_again(plan):
+    """From the addresses that a plan holds; a run advances those that it uses."""
+    plan[X], plan[LOOKS_FIRST] = plan[HELD_X], 1
 
 
 def value_again(address, size, zero):
-    """The loss at arrays whose addresses a plan has; otherwise as :func:`value`.
+    """The loss at arrays whose addresses a plan holds and whose shapes are right; otherwise as :func:`value`.
 
     A plan is given by where its words lie: to hand over an array takes longer than to look at it.
     """
     plan = words(address, size)
-    theta, x = _held(plan, zero)
-    if plan[IS_CLASSES] != 0:
-        return _value(plan, theta, x, _classes(plan))
-    return _value(plan, theta, x, _targets(plan, zero))
+    if not takes(plan[TURN]):
+        return np.nan
+    _start_again(plan)
+    return _run(plan, zero)
 
 
 def value_and_gradient_again(address, size, zero):
     """The loss and the gradient at such arrays, into one; otherwise as :func:`value_and_gradient`."""
     plan = words(address, size)
-    theta, x = _held(plan, zero)
-    out = array(plan[HELD_GRADIENT], plan[N_PARAMS], zero)
-    if plan[IS_CLASSES] != 0:
-        return _value_and_gradient(plan, theta, x, _classes(plan), out)
-    return _value_and_gradient(plan, theta, x, _targets(plan, zero), out)
+    if not takes(plan[TURN]):
+        return np.nan
+    _start_again(plan)
+    plan[GRADIENT] = plan[HELD_GRADIENT]
+    return _checked(plan, array(plan[HELD_GRADIENT], plan[N_PARAMS], zero), _run(plan, zero))
 
 
 def run(plan, zero):
