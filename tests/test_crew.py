@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from threading import Thread
 
 import numba
 import numpy as np
@@ -325,6 +326,37 @@ def test_helpers_that_are_about_to_sleep_look_on_for_the_next_call():
         time.sleep(0.25 * patience)  # Far below, as patience was found while others may have had the processor.
         assert not is_asleep(crew)
         crew.wake(33)
+
+
+@compiled_only
+def test_threads_that_call_at_once_start_one_helper_for_each_slot(monkeypatch):
+    class Slow(Thread):
+        def start(self) -> None:
+            time.sleep(0.05)
+            super().start()
+
+    monkeypatch.setattr("difflab.kernels.threads.Thread", Slow)
+    crew = Crew(4, 0, 1, "float64")
+    callers = [Thread(target=crew.wake, args=(100,)) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(20)
+    assert len(crew._calls) == 3
+
+
+@compiled_only
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_has_a_lock_of_its_own():
+    crew = Crew(2, 0, 1, "float64")
+    with crew._lock:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)  # What would wait for ever ends then.
+            crew.wake(100)
+            os._exit(0 if len(crew._calls) == 1 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 @compiled_only

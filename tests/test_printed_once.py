@@ -7,29 +7,37 @@ from typing import Any
 
 import pytest
 import sympy
-from sympy.printing.c import C99CodePrinter
-from sympy.printing.numpy import NumPyPrinter
+from sympy.printing.printer import Printer
 
+from difflab.derivation import c_code, loop_code, numpy_code
 from difflab.derivation.printed_once import PrintedOnce
 
 
 LEVELS = 12
-PRINTERS = {"numpy": NumPyPrinter, "c": C99CodePrinter}
+A, B = sympy.symbols("a b", real=True)
+PRINTERS = {"numpy": numpy_code._Printer, "numba": loop_code._Printer, "c": c_code._Printer}
+
+each_language = pytest.mark.parametrize("language", PRINTERS)
 
 
 def nested(levels: int) -> sympy.Expr:
     """Written out, it has twice as many symbols with every level."""
-    a, b = sympy.symbols("a b", real=True)
+    made = A
     for _ in range(levels):
-        a = (a + b) * sympy.exp(a)
-    return a
+        made = (made + B) * sympy.exp(made)
+    return made
 
 
-def counting(printer: type) -> type:
-    """A printer that counts how often it prints sums."""
+def counting(printer: type[PrintedOnce], is_plain: bool) -> type[PrintedOnce]:
+    """A printer that counts how often it prints sums; a plain one prints as SymPy does, as often as they are written."""
 
     class Counting(printer):
         counts: Counter[str]
+
+        if is_plain:
+
+            def _print(self, expr: Any, **options: Any) -> str:
+                return Printer._print(self, expr, **options)
 
         def _print_Add(self, expr: sympy.Add, order: str | None = None) -> str:
             self.counts["sums"] += 1
@@ -38,24 +46,34 @@ def counting(printer: type) -> type:
     return Counting
 
 
-def printed(printer: type, expression: sympy.Expr, **settings: Any) -> tuple[str, int]:
-    made = counting(printer)(settings)
-    made.counts = Counter()
-    return made.doprint(expression), made.counts["sums"]
+def printed(printer: type[PrintedOnce], is_plain: bool) -> tuple[str, int]:
+    made = counting(printer, is_plain)({})
+    made.counts, made.places = Counter(), {}
+    return made.doprint(nested(LEVELS)), made.counts["sums"]
 
 
-@pytest.mark.parametrize("language", PRINTERS)
-def test_the_text_is_that_of_the_printer_and_every_sum_is_printed_once(language):
-    plain = PRINTERS[language]
-    once = type("Once", (PrintedOnce, plain), {})
-    expected, walked = printed(plain, nested(LEVELS))
-    found, steps = printed(once, nested(LEVELS))
+@each_language
+def test_the_text_is_that_of_a_plain_printer_and_every_sum_is_printed_once(language):
+    expected, walked = printed(PRINTERS[language], is_plain=True)
+    found, steps = printed(PRINTERS[language], is_plain=False)
     assert found == expected
     assert (walked, steps) == (2**LEVELS - 1, LEVELS)
 
 
-def test_printers_share_nothing():
-    once = type("Once", (PrintedOnce, C99CodePrinter), {})
-    a = sympy.Symbol("a")
-    named = once({"user_functions": {"exp": "e"}})
-    assert (named.doprint(sympy.exp(a)), once().doprint(sympy.exp(a))) == ("e(a)", "exp(a)")
+@each_language
+def test_nothing_else_walks_what_is_written_out(language, monkeypatch):
+    printer, walked = PRINTERS[language]({}), []
+    printer.places = {}
+    monkeypatch.setattr(sympy.Basic, "replace", lambda self, *_: walked.append(self) or self)
+    assert printer.doprint(nested(2))
+    assert walked == []
+
+
+@pytest.mark.parametrize("language", ["numba", "c"])
+def test_symbols_that_are_put_elsewhere_are_printed_anew(language):
+    printer = PRINTERS[language]({})
+    texts = []
+    for place in ("theta[0]", "theta[1]"):
+        printer.put({A: place})
+        texts.append(printer.doprint(A + B))
+    assert texts[0] != texts[1] == texts[0].replace("theta[0]", "theta[1]")

@@ -136,6 +136,7 @@ def test_every_door_gives_the_same():
         assert (bound.value_and_gradient()[1] == gradient).all()
         with prepared._turn:  # Of which another thread would have to wait for the end.
             assert bound.value() == bound.value_and_gradient()[0] == value
+            assert prepared._turn.is_taken
         assert (again[1] == gradient).all()
         for _ in range(2):
             hvp = prepared.hvp(theta, x, y, along)

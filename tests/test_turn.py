@@ -8,8 +8,9 @@ import pickle
 import subprocess
 import sys
 import time
+from _thread import interrupt_main
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 
 import numba
 import numpy as np
@@ -17,7 +18,8 @@ import pytest
 from test_modes import NETS, problem
 
 import difflab as dl
-from difflab.kernels.turn import Turn
+from difflab.kernels import turn as turns
+from difflab.kernels.turn import FREE, TAKEN, Turn
 
 
 MANY = """
@@ -62,10 +64,9 @@ def test_every_method_takes_its_turn(kind):
     prepared, net = dl.Backprop().prepare(NETS[kind]), NETS[kind]
     along = np.random.default_rng(2).normal(size=net.n_params)
     given = {size: problem(kind, size, "float64") for size in (5, 6, 7)}
-    bound = {size: prepared.bound_to(*given[size]) for size in given}
     calls = {
         "gradient": lambda size: prepared.value_and_gradient(*given[size])[1],
-        "bound": lambda size: bound[size].value_and_gradient()[1].copy(),
+        "bound": lambda size: prepared.bound_to(*given[size]).value_and_gradient()[1],
         "value": lambda size: np.array(prepared.value(*given[size])),
         "inputs": lambda size: prepared.input_gradient(*given[size]),
         "hvp": lambda size: prepared.hvp(*given[size], along),
@@ -77,9 +78,8 @@ def test_every_method_takes_its_turn(kind):
     def are_right(each: tuple[str, int]) -> bool:
         return all(calls[each[0]](each[1]).tobytes() == expected[each] for _ in range(50))
 
-    alone = [each for each in todo if each[0] != "bound"]
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(are_right, alone))
+        assert all(pool.map(are_right, todo))
 
 
 def test_one_thread_is_inside_at_a_time_and_may_enter_again():
@@ -102,6 +102,71 @@ def test_one_thread_is_inside_at_a_time_and_may_enter_again():
     other.join(20)
     late.join(20)
     assert order == ["first", "second"]
+
+
+def can_be_entered(turn: Turn) -> bool:
+    """By any thread, and left."""
+
+    def enter() -> None:
+        with turn:
+            assert turn.is_taken
+
+    for _ in range(2):
+        other = Thread(target=enter, daemon=True)
+        other.start()
+        other.join(20)
+    return not (other.is_alive() or turn.is_taken)
+
+
+def test_who_waits_can_be_interrupted_and_has_no_turn_then():
+    turn = Turn()
+    turn._words[0] = TAKEN  # As by a compiled sweep of another thread.
+    late = Timer(20, lambda: turn._words.fill(FREE))
+    late.start()
+    Timer(0.1, interrupt_main).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), turn:
+        pass
+    assert time.monotonic() - started < 15
+    late.cancel()
+    assert turn.is_taken
+    turn._words[0] = FREE
+    assert can_be_entered(turn)
+
+
+def test_who_is_interrupted_with_the_turn_just_taken_gives_it_back(monkeypatch):
+    turn, door = Turn(), turns._door
+
+    def interrupted(function):
+        if function is not turns.wait_for:
+            return door(function)
+
+        def wait_for(address: int) -> None:
+            assert door(function)(address)
+            raise KeyboardInterrupt
+
+        return wait_for
+
+    with monkeypatch.context() as patched:
+        patched.setattr(turns, "_door", interrupted)
+        with pytest.raises(KeyboardInterrupt), turn:
+            pass
+    assert can_be_entered(turn)
+
+
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_has_no_plan_that_is_half_in_use():
+    """Samples stay, though a thread that did not come along had them move."""
+    prepared, (theta, x, y) = dl.Backprop().prepare(NETS["smooth"]), problem("smooth", 5, "float64")
+    expected, plan = prepared.hvp(theta, x, y, theta), prepared._plan("hvp", 5)
+    left = {"X_DOT": np.ones_like(x), "X_DOT_STEP": x.strides[0]}
+    with prepared._turn:
+        prepared._set(plan.words, left)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if (prepared.hvp(theta, x, y, theta) == expected).all() else 1)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")

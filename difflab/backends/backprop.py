@@ -209,8 +209,9 @@ class PreparedBackprop(Prepared):
         arrays = [value for value in given.values() if isinstance(value, ndarray)]
         plan = replace(plan, words=plan.words.copy(), memory=(*plan.memory, *arrays))
         self._set(plan.words, given)
-        again = self._sweeps.bound(getattr(self._sweeps, f"{sweep}_again"), plan.words, self._dtype.type(0))
-        vars(again)["plan"] = plan  # Its memory lasts as long as the call.
+        again = self._sweeps.without_arguments(
+            getattr(self._sweeps, f"{sweep}_again"), plan.words, self._dtype.type(0), (plan, self._turn)
+        )
         crew, samples = self._crew, given["TOTAL"]
         if not crew:
             return again
@@ -480,6 +481,13 @@ class PreparedBackprop(Prepared):
         plan.words[self._layout.TURN] = self._turn.address
         return plan
 
+    def _begin_anew(self) -> None:
+        """In a forked process, where a thread that had its turn, and left a plan half in use, did not come along."""
+        if self._turn.is_taken:
+            self._made.clear()
+            self._at_hand.clear()
+        self._turn.renew()
+
     def _run(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
         """Run a plan with further words of its state: numbers, and arrays for their addresses."""
         if self._crew and plan.words[self._layout.CREW]:
@@ -491,8 +499,8 @@ class PreparedBackprop(Prepared):
         given = {"THETA": arguments.theta, "X": arguments.x, "Y": arguments.y, "IS_CLASSES": 0}
         given |= {"TOTAL": len(arguments.x)} | words
         before = plan.words.copy()
-        self._set(plan.words, given)
         try:
+            self._set(plan.words, given)
             return self._sweeps.door(self._sweeps.run, self.backend.dtype)(plan.words, self._dtype.type(0))
         finally:
             plan.words[:] = before
@@ -525,12 +533,12 @@ PREPARED: WeakSet[PreparedBackprop] = WeakSet()
 """All there are."""
 
 
-def _renew_turns() -> None:
+def _begin_anew() -> None:
     for prepared in PREPARED:
-        prepared._turn.renew()
+        prepared._begin_anew()
 
 
-os.register_at_fork(after_in_child=_renew_turns)
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _check_memory(net: MLP, batch: int, needed: int, is_cut: bool) -> None:

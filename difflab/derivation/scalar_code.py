@@ -27,6 +27,11 @@ class ScalarPrinter(PrintedOnce, LongSums):
 
     places: dict[sympy.Symbol, str]
 
+    def put(self, places: dict[sympy.Symbol, str]) -> None:
+        """Where given symbols are found."""
+        self.places = places
+        self.forget()
+
     def assigned(self, name: str, expression: str) -> str:
         """A line that gives a number a name."""
         return f"{name} = {expression}"
@@ -73,7 +78,7 @@ def functions(
     sample, end : the index into samples, with the place of its number, and what ends a line
     """
     derivation, *shared = parts
-    printer.places = _places(derivation, sample)
+    printer.put(_places(derivation, sample))
     names = "loss_and_gradient", "loss"
     both, loss = (write(name, _lines(printer, one, end)) for name, one in zip(names, shared, strict=True))
     return both, loss

@@ -299,14 +299,16 @@ SIGNATURES: dict[Callable, Callable[[Any, Any], tuple]] = {
 """What each sweep is called with, by the types of numbers and of targets."""
 
 
-def bound(function: Callable, plan: np.ndarray, zero: Any) -> Callable[[], float]:
-    """A sweep over a plan given by where its words lie, as a call without arguments.
+def without_arguments(function: Callable, plan: np.ndarray, zero: Any, keeps: tuple[Any, ...]) -> partial[float]:
+    """A sweep over a plan given by where its words lie, as a call that keeps alive what these lead to.
 
     It goes past what looks up the types of arguments, which takes as long as the sweep of a small network.
     """
     sweep = door(function, zero.dtype.name)
     (made,) = getattr(sweep, "overloads", {None: None}).values()
-    return partial(made.entry_point if made else sweep, plan.ctypes.data, plan.size, zero)
+    call = partial(made.entry_point if made else sweep, plan.ctypes.data, plan.size, zero)
+    vars(call)["keeps"] = plan, *keeps
+    return call
 
 
 @cache

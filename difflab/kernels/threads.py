@@ -6,8 +6,9 @@ import os
 import weakref
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -44,7 +45,8 @@ class Crew:
         self._help_out: Any = crew.helpers_door(dtype) if self._n_helpers else None
         self._zero = np.dtype(dtype).type(0)
         self._pid, self._calls = 0, list[SimpleQueue]()
-        self._batch = self._needed = 0
+        self._last, self._lock = (0, 0), Lock()
+        CREWS.add(self)
         self.partners = threads + (fixed > 0)
         self.words = np.zeros(crew.N_HEAD + crew.N_SLOT * (threads - 1), np.int64)
         self.words[[crew.N_THREADS, crew.FIXED, crew.ENOUGH]] = threads, fixed, enough
@@ -55,17 +57,18 @@ class Crew:
         return -(-batch // int(crew.chunk_size(self.words, batch)))
 
     def wake(self, batch: int) -> None:
-        """Have as many helpers look as there is something for in a batch."""
-        if batch != self._batch:
-            self._batch, self._needed = batch, min(self.chunks(batch) - 1, self._n_helpers)
-        if not self._needed:
+        """Have as many helpers look as there is something for in a batch; any thread may do so at any time."""
+        last, needed = self._last
+        if batch != last:
+            needed = min(self.chunks(batch) - 1, self._n_helpers)
+            self._last = batch, needed
+        if not needed:
             return
-        if self._pid != os.getpid():
-            self._begin()
-        if len(self._calls) < self._needed:
-            self._start()
+        if self._pid != os.getpid() or len(self._calls) < needed:
+            with self._lock:
+                self._start(needed)
         self.of_helpers(crew.N_CALLS)[:] += 1
-        for is_awake, call in zip(self.of_helpers(crew.IS_AWAKE)[: self._needed], self._calls, strict=False):
+        for is_awake, call in zip(self.of_helpers(crew.IS_AWAKE)[:needed], self._calls, strict=False):
             if not is_awake:
                 call.put(None)
 
@@ -73,16 +76,15 @@ class Crew:
         """One word of every helper."""
         return self.words[crew.N_HEAD + word :: crew.N_SLOT]
 
-    def _begin(self) -> None:
-        """Threads do not come along when a process is forked, whatever they had begun."""
-        self._pid, self._calls = os.getpid(), []
-        weakref.finalize(self, _end, self.of_helpers(crew.IS_OVER), self._calls, os.getpid())
-        for word in (crew.OFFER, crew.IS_AWAKE):
-            self.of_helpers(word)[:] = 0
+    def renew(self) -> None:
+        """In a forked process, where whoever had the lock did not come along."""
+        self._lock = Lock()
 
-    def _start(self) -> None:
+    def _start(self, needed: int) -> None:
         """As many as are needed; where there is no room for them, fewer will do."""
-        for k in range(len(self._calls), self._needed):
+        if self._pid != os.getpid():
+            self._begin()
+        for k in range(len(self._calls), needed):
             call: SimpleQueue = SimpleQueue()
             slot = self.words.ctypes.data + 8 * (crew.N_HEAD + crew.N_SLOT * k)
             look = partial(self._help_out, slot, self._zero)
@@ -90,10 +92,29 @@ class Crew:
             try:
                 helper.start()
             except RuntimeError:
-                self._n_helpers = self._needed = len(self._calls)
+                self._n_helpers, self._last = k, (0, 0)
                 return
             self._calls.append(call)
 
+    def _begin(self) -> None:
+        """Threads do not come along when a process is forked, whatever they had begun."""
+        for word in (crew.OFFER, crew.IS_AWAKE):
+            self.of_helpers(word)[:] = 0
+        self._calls = []
+        weakref.finalize(self, _end, self.of_helpers(crew.IS_OVER), self._calls, os.getpid())
+        self._pid = os.getpid()
+
+
+CREWS: WeakSet[Crew] = WeakSet()
+"""All there are."""
+
+
+def _renew() -> None:
+    for each in CREWS:
+        each.renew()
+
+
+os.register_at_fork(after_in_child=_renew)
 
 NAME = "difflab"
 """Of helpers."""
