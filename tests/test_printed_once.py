@@ -29,7 +29,7 @@ def nested(levels: int) -> sympy.Expr:
 
 
 def counting(printer: type[PrintedOnce], is_plain: bool) -> type[PrintedOnce]:
-    """A printer that counts how often it prints sums; a plain one prints as SymPy does, as often as they are written."""
+    """A printer that counts the sums it prints; a plain one prints them as SymPy does, as often as they are written."""
 
     class Counting(printer):
         counts: Counter[str]
