@@ -142,15 +142,16 @@ def test_recorded_forecasts_are_by_the_laws_as_they_are():
     assert rows
     for row in rows:
         found = forecast(row["method"], size(row))
-        assert {name: row[name] for name in found} == pytest.approx(found, rel=1e-9)
+        assert {name: row[name] for name in found} == pytest.approx(found, rel=1e-6)
 
 
 def test_what_is_said_of_gradients_by_their_losses_is_in_the_record():
-    assert {row["hidden"] for row in recorded_rows("speed", committed=False)} == {"relu", "tanh", "softplus"}
+    timed = [row for row in recorded_rows("speed", committed=False) if row["method"].startswith("Backprop(")]
+    assert {row["hidden"] for row in timed} == {"relu", "tanh", "softplus"}
     (gelu,) = (
         row
         for row in recorded_rows("expression_swell", committed=False)
-        if row["method"].startswith("Backprop") and row["hidden"] == "gelu"
+        if row["method"].startswith("Backprop") and row.get("hidden") == "gelu"
     )
     ratio = gelu["gradient_seconds"] / gelu["primal_seconds"]
     assert f"With gelu, on {gelu['parameters']} parameters, it took {ratio:.1f} times its loss" in " ".join(
