@@ -165,7 +165,7 @@ def breakpoints(p: Precision) -> np.ndarray:
     k = np.arange(-p.bias - p.mantissa_bits, p.bias + 2, 1 + p.bias // 60)
     powers = np.ldexp(1.0, np.clip(k, 1 - p.bias - p.mantissa_bits, p.bias))
     multiples = (k + 0.5) * math.log(2)
-    return np.concatenate([powers, math.sqrt(0.5) * powers, powers - 1, multiples, multiples / 2, [0.3, 0.65, 0.92, 1]])
+    return np.concatenate([powers, math.sqrt(0.5) * powers, powers - 1, multiples, multiples / 2, [0.65, 0.7, 0.92, 1]])
 
 
 def arguments(name: str, p: Precision, n: int = 1000) -> np.ndarray:

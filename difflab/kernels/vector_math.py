@@ -27,7 +27,7 @@ WORST_ULP: dict[str, tuple[float, float]] = {
     "expm1": (1.5, 1.5),
     "log": (1.0, 1.0),
     "log1p": (1.5, 1.5),
-    "tanh": (2.5, 2.5),
+    "tanh": (2.0, 2.0),
     "erf": (2.0, 2.0),
     "erfc": (6.0, 5.0),
 }
@@ -248,7 +248,7 @@ def _functions(p: Precision) -> Functions:
     """The functions of one precision. All constants have its type: one of another would widen the arithmetic."""
     real, integer, mantissa, bias = p.real, p.integer, p.mantissa_bits, p.bias
     zero, quarter, half, one, two, four, inf, nan = map(real, (0, 0.25, 0.5, 1, 2, 4, math.inf, math.nan))
-    tanh_break, erf_break, erfc_break, erf_end, erfc_end = map(real, (0.3, 0.92, 0.65, p.erf_end, p.erfc_end))
+    erf_break, erfc_break, erf_end, erfc_end = map(real, (0.92, 0.65, p.erf_end, p.erfc_end))
     expm1_poly, log_poly, erf_poly = (tuple(map(real, row)) for row in (p.expm1, p.log, p.erf))
     erf_tail_poly, erfc_poly = (tuple(map(real, row)) for row in (p.erf_tail, p.erfc))
 
@@ -370,22 +370,24 @@ def _functions(p: Precision) -> Functions:
 
     @_inlined
     def tanh(x: Any) -> Any:
-        """tanh x within 2.5 ulp.
+        """tanh x within 2 ulp.
 
         Notes
         -----
-        (1 - e)/(1 + e) with e = exp(-2 |x|), and -expm1(-2 |x|) for 1 - e if x is small. A loop that needs exp(-2 |x|)
-        or expm1(-2 |x|) as well shares their reduction and polynomial.
+        h + h 2h/(1 + e) with e = exp(-2 |x|) and h = (1 - e)/2, which is -expm1(-2 |x|)/2. The two terms of h are added
+        to the other one by one: what their sum loses to rounding is lost from its small share alone. A loop that needs
+        exp(-2 |x|) or expm1(-2 |x|) as well shares their reduction and polynomial.
         """
         x = real(x)
-        magnitude = abs(x)
-        high, rest, first, second_bits = reduced(-two * magnitude, zero)
+        high, rest, first, second_bits = reduced(-two * abs(x), zero)
         scaled = first * (high + rest)
         second = number(second_bits)
         e = (first + scaled) * second
-        t = (scaled + (first - number(two_exponents_bits - second_bits))) * second
-        numerator = _select(magnitude < tanh_break, -t, one - e)
-        return np.copysign(numerator / (one + e), x)
+        constant = first - number(two_exponents_bits - second_bits)
+        minus_half = -half * second
+        h = (scaled + constant) * minus_half
+        share = h * ((h + h) / (one + e))
+        return np.copysign(constant * minus_half + (share + scaled * minus_half), x)
 
     @_inlined
     def erf(x: Any) -> Any:
