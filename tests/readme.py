@@ -209,7 +209,8 @@ def other_aims_table(committed: bool = True) -> str:
     lines = [[what, aimed, _from_to(figures)] for what, aimed, figures in rows]
     said = ", ".join(f"{name} from {MEDIANS_BEFORE[name]:g} to {medians[name]:.3g}" for name in worse) or "none"
     of = f"Of {len(medians)} median errors in ulp of the study `headline`, those larger than before: {said}.\n"
-    larger = f"Larger errors than 2 ulp, or for tanh in float64 2.5: {', '.join(beyond_what_was_asked(functions))}.\n"
+    beyond = ", ".join(beyond_what_was_asked(functions)) or "none"
+    larger = f"Larger errors than 2 ulp, or for tanh in float64 2.5: {beyond}.\n"
     of_costs = f"Calls, start and functions are timed by themselves. {machine([record['environment'] | record])}\n"
     return markdown(["what", "aim", "reached"], lines) + "\n" + larger + of + of_costs
 

@@ -530,10 +530,11 @@ def test_the_workspace_of_tiles_takes_any_batch(monkeypatch):
 
 def test_a_network_whose_tile_cannot_fit_is_refused_when_it_is_prepared(monkeypatch):
     memory(monkeypatch, 100)
-    with pytest.raises(
-        MemoryError, match="tiles of a batch through .* must fit into 100 bytes, got .*; use fewer threa"
-    ):
-        dl.Backprop().prepare(CLASSIFIER)
+    for threads, remedy in ((1, "a narrower network"), (2, "fewer threads")):
+        with pytest.raises(
+            MemoryError, match=f"tiles of a batch through .* must fit into 100 bytes, got .*; use {remedy}$"
+        ):
+            dl.Backprop(threads=threads).prepare(CLASSIFIER)
 
 
 def test_a_very_wide_network_has_tiles_of_a_few_samples():

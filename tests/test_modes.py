@@ -323,8 +323,8 @@ def test_prepared_objects_serve_a_thread_each(options):
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, False, 1.5, 2.0, "2", None, np.int64(2)])
-def test_threads_that_are_no_whole_number_are_refused(threads):
-    with pytest.raises(ValueError, match="^threads must be a whole number from 1, got "):
+def test_threads_that_are_no_int_from_1_are_refused(threads):
+    with pytest.raises(ValueError, match="^threads must be an int from 1, got "):
         dl.Backprop(threads=threads)
 
 

@@ -418,7 +418,8 @@ def test_no_remedy_is_named_that_there_is_not(method, name):
 
 def test_coupled_samples_have_no_gradients_of_their_own():
     p = drawn(NORMED)
-    expected = f"samples must not depend on one another for gradients of each, got {NORMED}"
+    wanted = "samples must not depend on one another for gradients of each"
+    expected = f"{wanted}, got {NORMED}; give BatchNorm its statistics"
     with pytest.raises(ValueError, match="^samples") as raised:
         prepared(p).per_example_gradients(*p.arguments)
     assert str(raised.value) == expected

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
 from _thread import interrupt_main
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread, Timer
 
@@ -56,6 +58,45 @@ def test_threads_that_share_a_prepared_network_get_answers_of_their_own(planted,
         timeout=300,
     )
     assert (found.returncode == 0 and found.stdout == "True\n") == are_right, found.stderr
+
+
+RAISING = """
+import math
+import numpy as np
+import difflab as dl
+
+def value(z):
+    return math.cosh(z)
+
+def derivative(z):
+    return math.sinh(z)
+
+row = dl.Activation("cosh", lambda m, z: (m.exp(z) + m.exp(-z)) / 2, value, derivative)
+dl.register_activation(row)
+net, x, y = dl.MLP(1, [dl.Dense(1, "cosh"), dl.Dense(1)], "squared_error"), np.ones((3, 1)), np.ones((3, 1))
+theta = net.init(0)
+for options in ({}, {"mode": "reproducible"}):
+    prepared = dl.Backprop(**options).prepare(net)
+    expected = prepared.value(theta, x, y)
+    for call in (prepared.value, prepared.value_and_gradient):
+        try:
+            call(theta, 1e5 * x, y)
+        except ArithmeticError as error:
+            print(type(error).__name__, end=" ")
+        assert prepared.value(theta, x, y) == expected
+"""
+
+
+def test_after_an_error_in_a_rule_plain_python_goes_on():
+    """It left the turn taken, so that the next call waited for ever."""
+    found = subprocess.run(
+        [sys.executable, "-c", RAISING],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.stdout.split() == ["OverflowError"] * 2 + ["ArithmeticError"] * 2, found.stderr
 
 
 @pytest.mark.parametrize("kind", ["smooth", "masked", "coupled"])
@@ -154,6 +195,32 @@ def test_who_is_interrupted_with_the_turn_just_taken_gives_it_back(monkeypatch):
     assert can_be_entered(turn)
 
 
+def test_who_is_interrupted_leaves_no_direction_behind(monkeypatch):
+    prepared, (theta, x, y) = dl.Backprop().prepare(NETS["smooth"]), problem("smooth", 5, "float64")
+    expected, given = prepared.hvp(theta, x, y, theta), prepared._set
+
+    def interrupted(*words_and_values) -> None:
+        given(*words_and_values)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(prepared, "_set", interrupted)
+        prepared.hvp(theta, x, y, theta, np.ones_like(x))
+    assert (prepared.hvp(theta, x, y, theta) == expected).all()
+
+
+def forked(is_right: Callable[[], bool]) -> int:
+    """A child that ends with 0 if it is right there, and ends in any case."""
+    if pid := os.fork():
+        return pid
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(20)
+    try:
+        os._exit(0 if is_right() else 1)
+    finally:
+        os._exit(2)
+
+
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_has_no_plan_that_is_half_in_use():
@@ -163,9 +230,7 @@ def test_a_forked_process_has_no_plan_that_is_half_in_use():
     left = {"X_DOT": np.ones_like(x), "X_DOT_STEP": x.strides[0]}
     with prepared._turn:
         prepared._set(plan.words, left)
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0 if (prepared.hvp(theta, x, y, theta) == expected).all() else 1)
+        pid = forked(lambda: (prepared.hvp(theta, x, y, theta) == expected).all())
     assert os.waitpid(pid, 0)[1] == 0
 
 
@@ -183,16 +248,15 @@ def test_a_forked_process_does_not_wait_for_a_thread_that_did_not_come_along():
     other = Thread(target=hold)
     other.start()
     assert is_inside.wait(20)
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if prepared.value(*arguments) == expected else 1)
+    pid = forked(lambda: prepared.value(*arguments) == expected)
     may_leave.set()
     other.join(20)
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_what_is_pickled_is_prepared_anew_and_a_copy_shares_the_workspace():
+def test_what_is_copied_or_pickled_is_prepared_anew():
     prepared, arguments = dl.Backprop("float32").prepare(NETS["smooth"]), problem("smooth", 5, "float32")
     expected = prepared.value_and_gradient(*arguments)[1].tobytes()
     for other in (pickle.loads(pickle.dumps(prepared)), copy.deepcopy(prepared), copy.copy(prepared)):  # noqa: S301
+        assert other._turn.address != prepared._turn.address
         assert other.value_and_gradient(*arguments)[1].tobytes() == expected

@@ -98,7 +98,7 @@ class Backprop(Backend):
         known(self.mode, ("fast", "reproducible"), "mode")
         known(self.blas, ("auto", *blas_libraries.LIBRARIES), "blas")
         if type(self.threads) is not int or self.threads < 1:
-            raise ValueError(f"threads must be a whole number from 1, got {self.threads!r}")
+            raise ValueError(f"threads must be an int from 1, got {self.threads!r}")
         if self.threads > MOST_THREADS:
             raise ValueError(f"threads must be at most {MOST_THREADS}, got {self.threads}")
 
@@ -126,8 +126,8 @@ class PreparedBackprop(Prepared):
     """Plans of the sweeps that were asked for, each with its workspace.
 
     Derivatives beside the gradient take what ``value_and_gradient`` takes, and are what ``Certified`` encloses. As the
-    workspace is one, threads that call take turns: prepare one for each where they should not wait. Copies share it,
-    and what is pickled is prepared anew where it arrives.
+    workspace is one, threads that call take turns: prepare one for each where they should not wait. What is copied or
+    pickled is prepared anew.
     """
 
     backend: Backprop
@@ -167,7 +167,8 @@ class PreparedBackprop(Prepared):
 
         The compiled sweep checks its arguments itself, and returns NaN for one that it does not take or a result that
         is not finite. Then all is checked once more in Python, which raises the error or, as ``allow_nonfinite`` says,
-        does not.
+        does not. Where samples go in chunks, by threads or in the reproducible mode, those before a number that is not
+        finite have gone through by then: what ``out`` held is lost.
         """
         if out is None:
             out = np.empty(self.net.n_params, self._dtype)
@@ -315,7 +316,8 @@ class PreparedBackprop(Prepared):
             If samples are coupled, as by batch norm in training.
         """
         if self.net.program.couples_samples:
-            raise ValueError(f"samples must not depend on one another for gradients of each, got {self.net}")
+            wanted = "samples must not depend on one another for gradients of each"
+            raise ValueError(f"{wanted}, got {self.net}; give BatchNorm its statistics")
         arguments, out = self._checked(theta, x, y), np.empty((len(x), self.net.n_params), self._dtype)
         program, given = self.net.program.without_totals, dict[str, Any]()
         if program.masks:
@@ -442,7 +444,7 @@ class PreparedBackprop(Prepared):
             if row is not None and row.second_derivative is None:
                 raise ValueError(f"{row.name} must have a second derivative for a Hessian, got none; register one")
             if row is not None and row.is_learnable and not (row.mixed_derivative and row.parameter_second_derivative):
-                raise ValueError(f"{row.name} must have second derivatives in its parameter for a Hessian, got none")
+                raise ValueError(f"{row.name} must have second derivatives in its parameter for a Hessian, got none; register them")
 
     @cached_property
     def _least_for_blas(self) -> float:
@@ -472,9 +474,9 @@ class PreparedBackprop(Prepared):
         return plan
 
     def _new_plan(self, program: Program, chosen: Any, samples: int, crew: Crew | None) -> Plan:
-        of_one = self._plans.workspace_bytes(program, chosen, samples)
+        of_one, workspaces = self._plans.workspace_bytes(program, chosen, samples), crew.partners if crew else 1
         is_cut = not self._plans.needs_all_samples(program)
-        _check_memory(self.net, samples, of_one * (crew.partners if crew else 1), is_cut)
+        _check_memory(self.net, samples, of_one * workspaces, is_cut, workspaces > 1)
         plan = self._plans.make_plan(program, self.net.n_params, chosen, samples)
         if crew:
             plan = self._plans.share(plan, program, self.net.n_params, chosen, crew.words, crew.partners)
@@ -541,8 +543,9 @@ def _begin_anew() -> None:
 os.register_at_fork(after_in_child=_begin_anew)
 
 
-def _check_memory(net: MLP, batch: int, needed: int, is_cut: bool) -> None:
+def _check_memory(net: MLP, batch: int, needed: int, is_cut: bool, is_shared: bool) -> None:
     available = psutil.virtual_memory().available
     if needed > available:
-        what, remedy = ("tiles of a batch", "fewer threads") if is_cut else (f"a batch of {batch}", "a smaller batch")
+        what = "tiles of a batch" if is_cut else f"a batch of {batch}"
+        remedy = "fewer threads" if is_shared else ("a narrower network" if is_cut else "a smaller batch")
         raise MemoryError(f"{what} through {net} must fit into {available} bytes, got {needed}; use {remedy}")

@@ -240,7 +240,7 @@ def in_plain_python() -> Any:
 
 
 def most_own_terms(item: int, library: str) -> int:
-    """Up to how many multiplications own loops are as fast as BLAS, for numbers of so many bytes."""
+    """Up to how many multiplications own loops are as fast as BLAS for most shapes, of numbers of so many bytes."""
     if library == "mkl":
         return 1 << 18 if item == 8 else 1 << 20
     return 1 << 25 if item == 8 or IS_WIDE else 1 << 28
