@@ -203,9 +203,10 @@ def test_who_is_interrupted_leaves_no_direction_behind(monkeypatch):
         given(*words_and_values)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(prepared, "_set", interrupted)
-        prepared.hvp(theta, x, y, theta, np.ones_like(x))
+        with pytest.raises(KeyboardInterrupt):
+            prepared.hvp(theta, x, y, theta, np.ones_like(x))
     assert (prepared.hvp(theta, x, y, theta) == expected).all()
 
 

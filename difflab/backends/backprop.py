@@ -444,7 +444,8 @@ class PreparedBackprop(Prepared):
             if row is not None and row.second_derivative is None:
                 raise ValueError(f"{row.name} must have a second derivative for a Hessian, got none; register one")
             if row is not None and row.is_learnable and not (row.mixed_derivative and row.parameter_second_derivative):
-                raise ValueError(f"{row.name} must have second derivatives in its parameter for a Hessian, got none; register them")
+                wanted = "second derivatives in its parameter for a Hessian"
+                raise ValueError(f"{row.name} must have {wanted}, got none; register them")
 
     @cached_property
     def _least_for_blas(self) -> float:
