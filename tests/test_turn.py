@@ -162,13 +162,13 @@ def can_be_entered(turn: Turn) -> bool:
 def test_who_waits_can_be_interrupted_and_has_no_turn_then():
     turn = Turn()
     turn._words[0] = TAKEN  # As by a compiled sweep of another thread.
-    late = Timer(20, lambda: turn._words.fill(FREE))
+    late = Timer(100, lambda: turn._words.fill(FREE))
     late.start()
     Timer(0.1, interrupt_main).start()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt), turn:
         pass
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 90
     late.cancel()
     assert turn.is_taken
     turn._words[0] = FREE
