@@ -17,7 +17,7 @@ import difflab as dl
 
 KERNELS = (
     *("flags", "vector_math", "elementary", "kept_code", "target", "layout", "loops", "atomic", "turn"),
-    *("blas_products", "register_tiles", "products"),
+    *("blas_products", "register_tiles", "transposition", "products"),
     "rules.rule",
     *(
         "rules.linear",

@@ -28,7 +28,7 @@ def lost(net: dl.MLP) -> list[str]:
         own = slice(row[OUTPUT_BAR], row[OUTPUT_BAR] + widths[number])
         if step.operation != "loss" and (writer[own] != number).any():
             found.append(f"{number} before {step.operation} reads it")
-        carried = step.inputs[: RULES[step.operation](step.function, "gradient", "float64").carries]
+        carried = step.inputs[: RULES[step.operation](step.function, "gradient", "float64", fused=True).carries]
         for value, at in zip(carried, (INPUT_BAR, OTHER_BAR), strict=False):
             there = slice(row[at], row[at] + widths[value])
             if value in began and step.operation != "loss" and value != INPUTS and (writer[there] != value).any():

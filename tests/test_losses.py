@@ -10,7 +10,7 @@ from flint import arb
 
 from difflab.kernels.target import compiled_rule
 from difflab.number_systems import BALLS, COMPLEX128, FLOAT64, SERIES, Symbols, ball_precision, coefficient
-from difflab.primitives.losses import LOSSES, Loss
+from difflab.primitives.losses import LOSSES, ROOM, Loss
 from difflab.primitives.rounded import EXACT
 
 
@@ -56,9 +56,13 @@ def truth(row: Loss, z: np.ndarray, y: np.ndarray) -> tuple[arb, np.ndarray]:
 
 
 def swept(row: Loss, z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    z_bar, losses = np.full((1, z.size), np.nan), np.full(1, np.nan)
-    row.value_and_cotangent(z[None], y[None], z_bar, losses)
-    return losses[0], z_bar[0]
+    z_bar, losses = np.full((z.size, 1), np.nan), np.full(1, np.nan)
+    row.value_and_cotangent(z[:, None], y[:, None], z_bar, losses, room())
+    return losses[0], z_bar[:, 0]
+
+
+def room() -> np.ndarray:
+    return np.full((ROOM, 1), np.nan)
 
 
 def rounding(row: Loss, z: np.ndarray) -> float:
@@ -419,9 +423,9 @@ def exact_curvature(row: Loss, z: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def curved(row: Loss, z: np.ndarray, y: np.ndarray, z_dot: np.ndarray) -> np.ndarray:
-    z_bar_dot = np.full((1, z.size), np.nan)
-    row.cotangent_tangent(z[None], y[None], z_dot[None], z_bar_dot)
-    return z_bar_dot[0]
+    z_bar_dot = np.full((z.size, 1), np.nan)
+    row.cotangent_tangent(z[:, None], y[:, None], z_dot[:, None], z_bar_dot, room())
+    return z_bar_dot[:, 0]
 
 
 def exact_hessian(row: Loss, z: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -515,9 +519,9 @@ def test_curvature_is_the_difference_of_cotangents(row):
 
 
 def with_curvature(row: Loss, change: object) -> Loss:
-    def rule(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
-        row.cotangent_tangent(z, y, z_dot, z_bar_dot)
-        z_bar_dot[0] = change(z[0], y[0], z_dot[0], z_bar_dot[0])
+    def rule(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray, room: np.ndarray) -> None:
+        row.cotangent_tangent(z, y, z_dot, z_bar_dot, room)
+        z_bar_dot[:, 0] = change(z[:, 0], y[:, 0], z_dot[:, 0], z_bar_dot[:, 0])
 
     return replace(row, cotangent_tangent=rule)
 
@@ -596,9 +600,9 @@ def test_intervals_and_smoothing_belong_together(row):
 def with_slopes(row: Loss, slopes: object) -> Loss:
     """The row with another rule for the cotangent."""
 
-    def rule(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
-        row.value_and_cotangent(z, y, z_bar, losses)
-        z_bar[0] = slopes(z[0], y[0], z_bar[0])
+    def rule(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray) -> None:
+        row.value_and_cotangent(z, y, z_bar, losses, room)
+        z_bar[:, 0] = slopes(z[:, 0], y[:, 0], z_bar[:, 0])
 
     return replace(row, value_and_cotangent=rule)
 
@@ -606,9 +610,9 @@ def with_slopes(row: Loss, slopes: object) -> Loss:
 def with_value(row: Loss, value: object) -> Loss:
     """The row with another rule for the loss."""
 
-    def rule(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
-        row.value_and_cotangent(z, y, z_bar, losses)
-        losses[0] = value(z[0], y[0], losses[0])
+    def rule(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray) -> None:
+        row.value_and_cotangent(z, y, z_bar, losses, room)
+        losses[0] = value(z[:, 0], y[:, 0], losses[0])
 
     return replace(row, value_and_cotangent=rule)
 

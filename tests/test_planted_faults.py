@@ -39,6 +39,7 @@ def test_faults_are_planted_into_all_that_a_sweep_is_made_of():
 
 WEIGHT = "    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps_weight, zero)\n"
 COTANGENT = "        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps_input, zero)\n"
+DIVIDED = "divide(z_bar, state[PARTS], number)"
 INPUT_KEPT = "place(state, BARS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0"
 ACTIVATION_KEPT = "    if row[KEEPS] & KEEPS_INPUT != 0:\n        for i in range(slopes.size):\n            z_bar[i] +="
 OPENED_PARAMETER = "if state[IS_FIRST] != 0 and row[KEEPS] & bit == 0:"
@@ -52,7 +53,7 @@ EDITS: dict[str, Edit] = {
     "missing bias": ("bias_bar[j] += z_bar[i, j]", "pass"),
     "missing weight": (WEIGHT, ""),
     "missing cotangent": (COTANGENT, ""),
-    "sum for mean": ("made[k] /= parts", "pass"),
+    "sum for mean": (DIVIDED, "pass"),
     "stale cotangents": (INPUT_KEPT, INPUT_KEPT.replace("row[KEEPS] & KEEPS_INPUT != 0", "True")),
     "stale cotangents of an activation": (
         ACTIVATION_KEPT,
@@ -208,8 +209,8 @@ RULE_FAULTS: dict[str, tuple[str, Edit]] = {
     ),
     "labels smoothed over two classes": ("label_smoothing", ("+ share / classes", "+ share / 2.0")),
     "labels smoothed by the share of all": ("label_smoothing", ("+ share / classes", "+ share")),
-    "sum for mean": ("loss", ("made[k] /= parts", "pass")),
-    "mean for sum": ("sum", ("made[k] /= parts", "made[k] /= state[BATCH]")),
+    "sum for mean": ("loss", (DIVIDED, "pass")),
+    "mean for sum": ("sum", (DIVIDED, DIVIDED.replace("PARTS", "BATCH"))),
     "divisor of a sum ignored": ("sum", ("plan[DIVISOR] if plan[DIVISOR] != 0 else plan[TOTAL]", "plan[TOTAL]")),
     "penalty missing": ("penalty", (PENALTY, "pass")),
     "penalty on a bias too": (
@@ -271,7 +272,7 @@ TILE_FAULTS: dict[str, tuple[str, Edit]] = {
     "weight of the last tile alone": ("loss", ("begun = state[IS_FIRST] == 0\n", "begun = False\n")),
     "bias of the last tile alone": ("loss", (OPENED_PARAMETER, "if row[KEEPS] & bit == 0:")),
     "slope of the last tile alone": ("activation", (OPENED_PARAMETER, "if row[KEEPS] & bit == 0:")),
-    "mean over a tile": ("loss", ("parts = zero + state[PARTS]", "parts = zero + state[BATCH]")),
+    "mean over a tile": ("loss", (DIVIDED, DIVIDED.replace("PARTS", "BATCH"))),
     "penalty in every tile": ("penalty", (PENALTY_ONCE, PENALTY_ONCE.replace("state[IS_FIRST] != 0", "True"))),
     "cotangents of the tile before": ("softmax", (OPENED, "")),
     "classes of the first tile for all": ("loss", ("words(state[Y] + 8 * begin, batch)", "words(state[Y], batch)")),
@@ -301,7 +302,7 @@ def test_a_fault_between_tiles_is_caught(plain_python, fault):
 LOSS = "losses[OF_BATCH] = losses[OF_SAMPLES] / plan[PARTS] + losses[OF_TOTALS]"
 OF_WEIGHTS = "    if state[IS_FIRST] != 0:\n        for w in"
 VALUE_FAULTS: dict[str, Edit] = {
-    "loss of the last sample alone": ("sums[OF_SAMPLES] += losses[i]", "sums[OF_SAMPLES] = losses[i]"),
+    "loss of the last sample alone": ("total += losses[i]", "total = losses[i]"),
     "losses of the call before": ("losses[OF_SAMPLES], losses[OF_TOTALS] = 0.0, 0.0", "pass"),
     "sum for mean": (LOSS, "losses[OF_BATCH] = losses[OF_SAMPLES] + losses[OF_TOTALS]"),
     "mean over a tile": (LOSS, "losses[OF_BATCH] = losses[OF_SAMPLES] / plan[BATCH] + losses[OF_TOTALS]"),
@@ -438,9 +439,9 @@ LOSS_FAULTS = {
 def test_a_wrong_loss_rule_is_caught(plain_python, monkeypatch, net, fault):
     row = LOSSES[net.loss]
 
-    def wrong(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
-        row.value_and_cotangent(z, y, z_bar, losses)
-        for of_sample in z_bar:
+    def wrong(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray) -> None:
+        row.value_and_cotangent(z, y, z_bar, losses, room)
+        for of_sample in z_bar.T:
             of_sample[:] = LOSS_FAULTS[fault](of_sample)
 
     def prepare(net: dl.MLP) -> dl.Prepared:

@@ -113,7 +113,7 @@ FAULTS: dict[str, Fault] = {
         "activation", HVP, ("curve(row, state, BAR_DOTS, zero)", "curve(row, state, BARS, zero)")
     ),
     "loss: not divided": Fault(
-        "activation", ("hvp", "Gauss-Newton product"), ("        divide(row, state, part, zero)", "        pass")
+        "activation", ("hvp", "Gauss-Newton product"), ("divide(z_bar_dot, state[PARTS], number)", "pass")
     ),
     "softmax: tangent without the sum": Fault(
         "softmax", BOTH, ("_add_product(a_dot[i], a[i], z_dot[i])", "a_dot[i] += a[i] * z_dot[i]")
@@ -252,8 +252,8 @@ def test_a_planted_fault_is_caught(fault):
 def test_a_curvature_off_by_a_thousandth_is_caught(monkeypatch, loss, method):
     row = LOSSES[loss]
 
-    def wrong(z, y, z_dot, z_bar_dot):
-        row.cotangent_tangent(z, y, z_dot, z_bar_dot)
+    def wrong(z, y, z_dot, z_bar_dot, room):
+        row.cotangent_tangent(z, y, z_dot, z_bar_dot, room)
         z_bar_dot *= 1.001
 
     monkeypatch.setitem(LOSSES, loss, replace(row, cotangent_tangent=wrong))

@@ -31,7 +31,7 @@ _MADE: dict[tuple[str, object], int] = {}
 """Addresses of what this process has compiled or read."""
 
 
-def of_step(step: Instruction, function: Step, dtype: str) -> int:
+def of_step(step: Instruction, function: Step, dtype: str, fused: bool) -> int:
     """The code of one step of an instruction.
 
     A step that closes over nothing is the same whatever the instruction's function, and is compiled once.
@@ -39,7 +39,7 @@ def of_step(step: Instruction, function: Step, dtype: str) -> int:
     row, whose = None, function.__module__.rpartition(".")[2]
     if function.__closure__ is not None:
         row = TABLES[step.operation][str(step.function)] if step.operation in TABLES else None
-        whose = f"{step.operation}-{step.function or ''}"
+        whose = f"{step.operation}-{step.function or ''}{'-fused' if fused else ''}"
     arguments = types.int64, types.int64, NUMBERS[dtype]
     is_ours = row is None or any(row is ours for ours in OURS)
     name = f"{whose}-{function.__name__}-{dtype}"

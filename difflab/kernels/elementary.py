@@ -13,11 +13,12 @@ from numba.extending import overload
 
 from difflab.kernels import vector_math
 from difflab.kernels.flags import CALLED
+from difflab.kernels.vector_math import Functions
 
 
-def _function(name: str) -> Callable:
+def _function(name: str, singles: Functions, doubles: Functions) -> Callable:
     """One function for both precisions: compiled code has the one of its argument, plain Python too."""
-    single, double = getattr(vector_math.float32, name), getattr(vector_math.float64, name)
+    single, double = getattr(singles, name), getattr(doubles, name)
 
     def stub(x: Any) -> Any:
         return single(x) if isinstance(x, np.float32) else double(np.float64(x))
@@ -32,12 +33,15 @@ def _function(name: str) -> Callable:
     return stub
 
 
-def _module() -> ModuleType:
-    made = ModuleType("difflab.kernels.elementary.MATH")
+def _module(name: str, singles: Functions, doubles: Functions) -> ModuleType:
+    made = ModuleType(f"{__name__}.{name}")
     vars(made).update({name: getattr(math, name) for name in dir(math) if not name.startswith("_")})
-    vars(made).update({name: _function(name) for name in vector_math.Functions._fields})
+    vars(made).update({name: _function(name, singles, doubles) for name in Functions._fields})
     return made
 
 
-MATH = _module()
+MATH = _module("MATH", vector_math.float32, vector_math.float64)
 """A module like ``math``; sqrt, copysign and constants are its own."""
+
+FUSED_MATH = _module("FUSED_MATH", vector_math.fused_float32, vector_math.fused_float64)
+"""The same with products and sums rounded once, where the processor can."""

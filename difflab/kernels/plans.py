@@ -43,6 +43,7 @@ from difflab.kernels.layout import (
 )
 from difflab.kernels.products import most_own_terms, scratch_size
 from difflab.kernels.rules import Kind
+from difflab.kernels.rules.loss import scratch_size as loss_size
 from difflab.kernels.tables import Choice, Table, make_table, starts_of
 from difflab.primitives.losses import LOSSES
 from difflab.program import Program
@@ -210,11 +211,11 @@ def _tile(program: Program, table: Table, choice: Choice) -> int:
 
 
 def _scratch(program: Program, tile: int) -> int:
-    """Numbers of room that the hungriest step needs; products of factors need two float64 for each, losses one number
-    for each sample.
-    """
-    needed = [4 * max(program.widths), tile]
+    """Numbers of room that the hungriest step needs; products of factors need two float64 for each."""
+    needed = [4 * max(program.widths)]
     for step in program.instructions:
+        if step.operation == "loss":
+            needed.append(loss_size(program.widths[step.inputs[0]], tile))
         if step.operation == "affine":
             width = program.widths[step.inputs[0]]
             products = ((step.width, width), (width, tile), (width, step.width))

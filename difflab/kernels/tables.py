@@ -48,7 +48,7 @@ class Choice:
     ----------
     kind : what they are for.
     dtype : ``"float64"`` or ``"float32"``.
-    reproducible : whether products are in order, with the same bits on every processor.
+    reproducible : whether products are in order and nothing is fused, with the same bits on every processor.
     wants_inputs : whether the cotangent of x is wanted.
     tile : samples that go together, or 0 for as many as the cache holds.
     library : whose BLAS makes large products.
@@ -175,7 +175,7 @@ def _overlap(a: slice, b: slice) -> bool:
 
 
 def _rule(step: Instruction, choice: Choice) -> Rule:
-    return RULES[step.operation](step.function, choice.kind, choice.dtype)
+    return RULES[step.operation](step.function, choice.kind, choice.dtype, not choice.reproducible)
 
 
 def _carried(step: Instruction, choice: Choice) -> tuple[int, ...]:
@@ -197,4 +197,4 @@ def _addresses(step: Instruction, choice: Choice, is_idle: bool) -> list[int]:
         steps[3] = None
     if is_idle:
         steps[2:] = [None, None]
-    return [0 if one is None else addresses.of_step(step, one, choice.dtype) for one in steps]
+    return [0 if one is None else addresses.of_step(step, one, choice.dtype, not choice.reproducible) for one in steps]

@@ -14,7 +14,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
-from difflab.kernels.elementary import MATH
+from difflab.kernels.elementary import FUSED_MATH, MATH
 from difflab.kernels.flags import CALLED, ENTERED
 from difflab.kernels.kept_code import (
     Machine,
@@ -50,18 +50,18 @@ def within(function: Callable) -> Any:
 
 
 @cache
-def compiled_rule(rule: Callable, number: type = np.float64) -> Any:
+def compiled_rule(rule: Callable, number: type = np.float64, fused: bool = False) -> Any:
     """Compile a rule of the primitives with all the plain functions it calls by name.
 
-    Its ``math`` becomes vector mathematics in the precision of the arguments, and its constants are of the type
-    ``number``; loops over a rule are vectorised.
+    Its ``math`` becomes vector mathematics in the precision of the arguments, fused or not, and its constants are of
+    the type ``number``; loops over a rule are vectorised.
     """
     names = {name: rule.__globals__.get(name) for name in rule.__code__.co_names}
     replaced: dict[str, Any] = {
-        name: compiled_rule(value, number) for name, value in names.items() if isinstance(value, FunctionType)
+        name: compiled_rule(value, number, fused) for name, value in names.items() if isinstance(value, FunctionType)
     }
     if "math" in names:
-        replaced["math"] = MATH
+        replaced["math"] = FUSED_MATH if fused else MATH
     code = rule.__code__
     if number is not np.float64:
         code = code.replace(co_consts=tuple(number(c) if isinstance(c, float) else c for c in code.co_consts))

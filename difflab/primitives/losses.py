@@ -16,6 +16,10 @@ from difflab.number_systems import Array, NumberSystem
 from difflab.primitives.rounded import SLACK, Rounded, shares
 
 
+ROOM = 4
+"""Numbers of every sample that rules have room for."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """One loss.
@@ -24,10 +28,11 @@ class Loss:
     ----------
     name : the word for it in networks and study files.
     expression : ``(m, z, y) -> losses`` over the number system ``m``; z, y : (batch, n_outputs).
-    value_and_cotangent : ``(z, y, z_bar, losses)``; fills ``losses``, (batch,), and ``z_bar`` with d loss / d z, for
-        samples as rows. So loops over all numbers can be vectorised, however short a row is.
-    cotangent_tangent : ``(z, y, z_dot, z_bar_dot)``; fills ``z_bar_dot`` with the Hessian of the loss of each sample
-        with respect to z, times ``z_dot``.
+    value_and_cotangent : ``(z, y, z_bar, losses, room)``; fills ``losses``, (batch,), and ``z_bar`` with d loss / d z,
+        for samples as columns, (n_outputs, batch): so loops over samples can be vectorised, however few outputs there
+        are. ``room``, (ROOM, batch), is for numbers on the way.
+    cotangent_tangent : ``(z, y, z_dot, z_bar_dot, room)``; fills ``z_bar_dot`` with the Hessian of the loss of each
+        sample with respect to z, times ``z_dot``; samples are columns too.
     rounded : ``(z, y) -> (losses, cotangents)`` for a batch: what ``value_and_cotangent`` makes of numbers with errors,
         operation by operation; (batch,) and (batch, n_outputs).
     value_operations, cotangent_operations : operations of the two parts of ``value_and_cotangent``, from n_outputs.
@@ -41,8 +46,8 @@ class Loss:
 
     name: str
     expression: Callable[[NumberSystem, Array, Array], Array]
-    value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
-    cotangent_tangent: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+    value_and_cotangent: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+    cotangent_tangent: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
     rounded: Callable[[Rounded, Rounded], tuple[Rounded, Rounded]]
     value_operations: Callable[[int], int]
     cotangent_operations: Callable[[int], int]
@@ -57,20 +62,21 @@ def squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
     return m.sum(m.square(z - y) / 2)
 
 
-def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
-    for i in range(losses.size):
-        loss = 0.0
-        for k in range(z.shape[1]):
-            difference = z[i, k] - y[i, k]
-            z_bar[i, k] = difference
-            loss += 0.5 * difference * difference
-        losses[i] = loss
+def squared_error_sweep(
+    z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray
+) -> None:
+    losses[:] = 0.0
+    for k in range(z.shape[0]):
+        for i in range(losses.size):
+            difference = z[k, i] - y[k, i]
+            z_bar[k, i] = difference
+            losses[i] += 0.5 * difference * difference
 
 
-def squared_error_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
-    for i in range(z.shape[0]):
-        for k in range(z.shape[1]):
-            z_bar_dot[i, k] = z_dot[i, k]
+def squared_error_curvature(
+    z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray, room: np.ndarray
+) -> None:
+    z_bar_dot[:] = z_dot
 
 
 def squared_error_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -82,22 +88,27 @@ def mean_squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
     return m.sum(m.square(z - y) / z.shape[-1])
 
 
-def mean_squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
-    n = z.shape[1]
+def mean_squared_error_sweep(
+    z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray
+) -> None:
+    n = z.shape[0]
+    losses[:] = 0.0
+    for k in range(n):
+        for i in range(losses.size):
+            difference = z[k, i] - y[k, i]
+            z_bar[k, i] = 2.0 * difference / n
+            losses[i] += difference * difference
     for i in range(losses.size):
-        total = 0.0
-        for k in range(n):
-            difference = z[i, k] - y[i, k]
-            z_bar[i, k] = 2.0 * difference / n
-            total += difference * difference
-        losses[i] = total / n
+        losses[i] /= n
 
 
-def mean_squared_error_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
-    n = z.shape[1]
-    for i in range(z.shape[0]):
-        for k in range(n):
-            z_bar_dot[i, k] = 2.0 * z_dot[i, k] / n
+def mean_squared_error_curvature(
+    z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray, room: np.ndarray
+) -> None:
+    n = z.shape[0]
+    for k in range(n):
+        for i in range(z.shape[1]):
+            z_bar_dot[k, i] = 2.0 * z_dot[k, i] / n
 
 
 def mean_squared_error_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -111,12 +122,17 @@ def softmax_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
     return m.log(m.sum(m.exp(z))) * m.sum(y) - m.sum(y * z)
 
 
-def first_largest(numbers: np.ndarray) -> int:
-    top, largest = 0, numbers[0]
-    for k in range(1, numbers.size):
-        is_larger = numbers[k] > largest
-        top, largest = k if is_larger else top, numbers[k] if is_larger else largest
-    return top
+def set_largest(z: np.ndarray, largest: np.ndarray, top: np.ndarray) -> None:
+    """Of every sample, the largest logit and the place of the first that is as large."""
+    largest[:] = z[0]
+    top[:] = 0.0
+    place = 1.0
+    for k in range(1, z.shape[0]):
+        for i in range(z.shape[1]):
+            is_larger = z[k, i] > largest[i]
+            top[i] = place if is_larger else top[i]
+            largest[i] = z[k, i] if is_larger else largest[i]
+        place += 1.0
 
 
 def exponentials(numbers: np.ndarray) -> None:
@@ -126,54 +142,74 @@ def exponentials(numbers: np.ndarray) -> None:
         all_of_them[k] = math.exp(all_of_them[k])
 
 
-def softmax_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
+def logarithms(numbers: np.ndarray) -> None:
+    """Of 1 + each, in place."""
+    for i in range(numbers.size):
+        numbers[i] = math.log1p(numbers[i])
+
+
+def softmax_cross_entropy_sweep(
+    z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray
+) -> None:
     """The largest logit is kept out of the sum, so that neither loss nor cotangent cancels when it wins clearly."""
-    n = z.shape[1]
-    for i in range(losses.size):
-        largest = z[i, first_largest(z[i])]
-        for k in range(n):
-            z_bar[i, k] = z[i, k] - largest
+    n, batch = z.shape
+    largest, top, weight, rest = room[0], room[1], room[2], room[3]
+    set_largest(z, largest, top)
+    losses[:] = 0.0
+    weight[:] = 0.0
+    rest[:] = 0.0
+    for k in range(n):
+        for i in range(batch):
+            z_bar[k, i] = z[k, i] - largest[i]
+            weight[i] += y[k, i]
+            losses[i] += y[k, i] * z_bar[k, i]
     exponentials(z_bar)
-    for i in range(losses.size):
-        top = first_largest(z[i])
-        largest = z[i, top]
-        rest = 0.0
-        weight = 0.0
-        dot = 0.0
-        for k in range(n):
-            weight += y[i, k]
-            dot += y[i, k] * (z[i, k] - largest)
-        for k in range(top):
-            rest += z_bar[i, k]
-        for k in range(top + 1, n):
-            rest += z_bar[i, k]
-        total = 1.0 + rest
-        for k in range(n):
-            z_bar[i, k] = (weight * z_bar[i, k] - y[i, k] * total) / total
-        z_bar[i, top] = ((weight - y[i, top]) - y[i, top] * rest) / total
-        losses[i] = weight * math.log1p(rest) - dot
+    place = 0.0
+    for k in range(n):
+        for i in range(batch):
+            rest[i] += 0.0 if place == top[i] else z_bar[k, i]
+        place += 1.0
+    place = 0.0
+    for k in range(n):
+        for i in range(batch):
+            total = 1.0 + rest[i]
+            of_top = (weight[i] - y[k, i]) - y[k, i] * rest[i]
+            of_others = weight[i] * z_bar[k, i] - y[k, i] * total
+            z_bar[k, i] = (of_top if place == top[i] else of_others) / total
+        place += 1.0
+    logarithms(rest)
+    for i in range(batch):
+        losses[i] = weight[i] * rest[i] - losses[i]
 
 
-def softmax_cross_entropy_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
+def softmax_cross_entropy_curvature(
+    z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray, room: np.ndarray
+) -> None:
     """By weight p_k (lead_k - sum_j p_j lead_j), where leads over that of the largest logit do not cancel."""
-    n = z.shape[1]
-    for i in range(z.shape[0]):
-        largest = z[i, first_largest(z[i])]
-        for k in range(n):
-            z_bar_dot[i, k] = z[i, k] - largest
+    n, batch = z.shape
+    largest, top, total, mean = room[0], room[1], room[2], room[3]
+    set_largest(z, largest, top)
+    for k in range(n):
+        for i in range(batch):
+            z_bar_dot[k, i] = z[k, i] - largest[i]
     exponentials(z_bar_dot)
-    for i in range(z.shape[0]):
-        top = first_largest(z[i])
-        total = 0.0
-        weight = 0.0
-        mean = 0.0
-        for k in range(n):
-            total += z_bar_dot[i, k]
-            weight += y[i, k]
-            mean += z_bar_dot[i, k] * (z_dot[i, k] - z_dot[i, top])
-        mean /= total
-        for k in range(n):
-            z_bar_dot[i, k] = weight * (z_bar_dot[i, k] / total) * ((z_dot[i, k] - z_dot[i, top]) - mean)
+    weight, lead_of_top = largest, top
+    for i in range(batch):
+        lead_of_top[i] = z_dot[int(top[i]), i]
+    total[:] = 0.0
+    weight[:] = 0.0
+    mean[:] = 0.0
+    for k in range(n):
+        for i in range(batch):
+            total[i] += z_bar_dot[k, i]
+            weight[i] += y[k, i]
+            mean[i] += z_bar_dot[k, i] * (z_dot[k, i] - lead_of_top[i])
+    for i in range(batch):
+        mean[i] /= total[i]
+    for k in range(n):
+        for i in range(batch):
+            share = z_bar_dot[k, i] / total[i]
+            z_bar_dot[k, i] = weight[i] * share * ((z_dot[k, i] - lead_of_top[i]) - mean[i])
 
 
 def softmax_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -241,26 +277,29 @@ def sigmoid_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
     return m.sum(y * m.log1pexp(-z) + (1 - y) * m.log1pexp(z))
 
 
-def sigmoid_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
+def sigmoid_cross_entropy_sweep(
+    z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray
+) -> None:
     """Written in the weights of the label that z speaks against and of the one it agrees with."""
-    for i in range(losses.size):
-        loss = 0.0
-        for k in range(z.shape[1]):
-            size = abs(z[i, k])
+    losses[:] = 0.0
+    for k in range(z.shape[0]):
+        for i in range(losses.size):
+            size = abs(z[k, i])
             tail = math.exp(-size)
-            rest = 1.0 - y[i, k]
-            against, agreeing = (rest, y[i, k]) if z[i, k] >= 0 else (y[i, k], rest)
+            rest = 1.0 - y[k, i]
+            against, agreeing = (rest, y[k, i]) if z[k, i] >= 0 else (y[k, i], rest)
             slope = (against - agreeing * tail) / (1.0 + tail)
-            z_bar[i, k] = slope if z[i, k] >= 0 else -slope
-            loss += math.log1p(tail) + against * size
-        losses[i] = loss
+            z_bar[k, i] = slope if z[k, i] >= 0 else -slope
+            losses[i] += math.log1p(tail) + against * size
 
 
-def sigmoid_cross_entropy_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
-    for i in range(z.shape[0]):
-        for k in range(z.shape[1]):
-            tail = math.exp(-abs(z[i, k]))
-            z_bar_dot[i, k] = tail / (1.0 + tail) / (1.0 + tail) * z_dot[i, k]
+def sigmoid_cross_entropy_curvature(
+    z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray, room: np.ndarray
+) -> None:
+    for k in range(z.shape[0]):
+        for i in range(z.shape[1]):
+            tail = math.exp(-abs(z[k, i]))
+            z_bar_dot[k, i] = tail / (1.0 + tail) / (1.0 + tail) * z_dot[k, i]
 
 
 def sigmoid_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -340,22 +379,26 @@ def binary_cross_entropy_slope(z: float, y: float) -> float:
     return quotient(z - y, z * (1.0 - z))
 
 
-def binary_cross_entropy_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
-    for i in range(losses.size):
-        loss = 0.0
-        for k in range(z.shape[1]):
-            loss -= weighted(y[i, k], logarithm(z[i, k])) + weighted(1.0 - y[i, k], logarithm_of_rest(z[i, k]))
-            z_bar[i, k] = binary_cross_entropy_slope(z[i, k], y[i, k])
-        losses[i] = loss
+def binary_cross_entropy_sweep(
+    z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray
+) -> None:
+    losses[:] = 0.0
+    for k in range(z.shape[0]):
+        for i in range(losses.size):
+            of_zero = weighted(1.0 - y[k, i], logarithm_of_rest(z[k, i]))
+            losses[i] -= weighted(y[k, i], logarithm(z[k, i])) + of_zero
+            z_bar[k, i] = binary_cross_entropy_slope(z[k, i], y[k, i])
 
 
-def binary_cross_entropy_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
+def binary_cross_entropy_curvature(
+    z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray, room: np.ndarray
+) -> None:
     """y / z**2 + (1 - y) / (1 - z)**2, times the tangent; a weight of 0 silences what is infinite."""
-    for i in range(z.shape[0]):
-        for k in range(z.shape[1]):
-            of_one = quotient(quotient(y[i, k], z[i, k]), z[i, k])
-            of_zero = quotient(quotient(1.0 - y[i, k], 1.0 - z[i, k]), 1.0 - z[i, k])
-            z_bar_dot[i, k] = (of_one + of_zero) * z_dot[i, k]
+    for k in range(z.shape[0]):
+        for i in range(z.shape[1]):
+            of_one = quotient(quotient(y[k, i], z[k, i]), z[k, i])
+            of_zero = quotient(quotient(1.0 - y[k, i], 1.0 - z[k, i]), 1.0 - z[k, i])
+            z_bar_dot[k, i] = (of_one + of_zero) * z_dot[k, i]
 
 
 def binary_cross_entropy_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -390,19 +433,22 @@ def divergence(y: float, z: float) -> float:
     return weighted(y, logarithm(y)) - weighted(y, logarithm(z))
 
 
-def kl_divergence_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray) -> None:
-    for i in range(losses.size):
-        loss = 0.0
-        for k in range(z.shape[1]):
-            loss += divergence(y[i, k], z[i, k])
-            z_bar[i, k] = -quotient(y[i, k], z[i, k])
-        losses[i] = loss
+def kl_divergence_sweep(
+    z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray
+) -> None:
+    losses[:] = 0.0
+    for k in range(z.shape[0]):
+        for i in range(losses.size):
+            losses[i] += divergence(y[k, i], z[k, i])
+            z_bar[k, i] = -quotient(y[k, i], z[k, i])
 
 
-def kl_divergence_curvature(z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray) -> None:
-    for i in range(z.shape[0]):
-        for k in range(z.shape[1]):
-            z_bar_dot[i, k] = quotient(quotient(y[i, k], z[i, k]), z[i, k]) * z_dot[i, k]
+def kl_divergence_curvature(
+    z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray, room: np.ndarray
+) -> None:
+    for k in range(z.shape[0]):
+        for i in range(z.shape[1]):
+            z_bar_dot[k, i] = quotient(quotient(y[k, i], z[k, i]), z[k, i]) * z_dot[k, i]
 
 
 def kl_divergence_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -446,8 +492,8 @@ ROWS = (
         value_and_cotangent=softmax_cross_entropy_sweep,
         cotangent_tangent=softmax_cross_entropy_curvature,
         rounded=softmax_cross_entropy_rounded,
-        value_operations=lambda k: 7 * k + 2,
-        cotangent_operations=lambda k: 4 * k + 5,
+        value_operations=lambda k: 6 * k + 3,
+        cotangent_operations=lambda k: 8 * k,
         accepts_classes=True,
         source="Bridle 1990; softmax and delta = y - t: lecture notes 003 (Dudar 2018)",
         smoothing_classes=lambda k: k,

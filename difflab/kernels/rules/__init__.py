@@ -20,20 +20,21 @@ from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
 
 
-RULES: dict[str, Callable[[str | None, Kind, str], Rule]] = {
-    "affine": lambda function, kind, dtype: AFFINE,
-    "activation": lambda function, kind, dtype: activation(ACTIVATIONS[str(function)], kind, dtype),
-    "add": lambda function, kind, dtype: ADD,
-    "multiply": lambda function, kind, dtype: MULTIPLY,
-    "maxout": lambda function, kind, dtype: MAXOUT,
-    "softmax": lambda function, kind, dtype: SOFTMAX,
-    "batch_norm": lambda function, kind, dtype: BATCH_NORM,
-    "batch_norm_inference": lambda function, kind, dtype: BATCH_NORM_INFERENCE,
-    "dropout": lambda function, kind, dtype: DROPOUT,
-    "label_smoothing": lambda function, kind, dtype: LABEL_SMOOTHING,
-    "loss": lambda function, kind, dtype: loss(LOSSES[str(function)], kind, dtype),
-    "penalty": lambda function, kind, dtype: PENALTY,
+RULES: dict[str, Callable[[str | None, Kind, str, bool], Rule]] = {
+    "affine": lambda function, kind, dtype, fused: AFFINE,
+    "activation": lambda function, kind, dtype, fused: activation(ACTIVATIONS[str(function)], kind, dtype, fused),
+    "add": lambda function, kind, dtype, fused: ADD,
+    "multiply": lambda function, kind, dtype, fused: MULTIPLY,
+    "maxout": lambda function, kind, dtype, fused: MAXOUT,
+    "softmax": lambda function, kind, dtype, fused: SOFTMAX,
+    "batch_norm": lambda function, kind, dtype, fused: BATCH_NORM,
+    "batch_norm_inference": lambda function, kind, dtype, fused: BATCH_NORM_INFERENCE,
+    "dropout": lambda function, kind, dtype, fused: DROPOUT,
+    "label_smoothing": lambda function, kind, dtype, fused: LABEL_SMOOTHING,
+    "loss": lambda function, kind, dtype, fused: loss(LOSSES[str(function)], kind, dtype, fused),
+    "penalty": lambda function, kind, dtype, fused: PENALTY,
 }
-"""Of every operation, the rule for its function, what a sweep is for, and the dtype of arrays."""
+"""Of every operation, the rule for its function, what a sweep is for, the dtype of arrays, and whether vector mathematics
+is fused."""
 
 __all__ = ["RULES", "Kind", "Rule", "Step"]

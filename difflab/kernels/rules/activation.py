@@ -41,27 +41,27 @@ from difflab.primitives.activations import Activation, unknown, unknown_of_both
 
 
 @cache
-def activation(row: Activation, kind: Kind, dtype: str) -> Rule:
+def activation(row: Activation, kind: Kind, dtype: str, fused: bool) -> Rule:
     """Where nothing is learnt, slopes are found with the values, while their exponentials are at hand."""
     if row.is_learnable:
-        return _learnable(row)
-    return _fixed(row, kind, np.float64 if row.float32_domain is None else np.dtype(dtype).type)
+        return _learnable(row, fused)
+    return _fixed(row, kind, np.float64 if row.float32_domain is None else np.dtype(dtype).type, fused)
 
 
 @cache
-def _of_both(rule: Any, has_parameter: bool, number: type) -> Any:
+def _of_both(rule: Any, has_parameter: bool, number: type, fused: bool) -> Any:
     """The compiled rule as a function of z and p."""
-    found = compiled_rule(rule, number)
+    found = compiled_rule(rule, number, fused)
     if has_parameter:
         return found
     return compiled_rule(lambda z, p: found(z))
 
 
-def _fixed(row: Activation, kind: Kind, number: Any) -> Rule:
+def _fixed(row: Activation, kind: Kind, number: Any, fused: bool) -> Rule:
     """Rules in the arithmetic of ``number``."""
     takes = row.parameter is not None
-    value, slope = _of_both(row.value, takes, number), _of_both(row.derivative, takes, number)
-    curvature = _of_both(row.second_derivative or (unknown_of_both if takes else unknown), takes, number)
+    rules = row.value, row.derivative, row.second_derivative or (unknown_of_both if takes else unknown)
+    value, slope, curvature = (_of_both(rule, takes, number, fused) for rule in rules)
 
     @within
     def set_value(i, z, a, p):
@@ -151,13 +151,12 @@ def reverse_tangent(row, state, zero):
             z_bar_dot[i] = a_bar_dot[i] * slopes[i] + a_bar[i] * slopes_dot[i]
 
 
-def _learnable(row: Activation) -> Rule:
+def _learnable(row: Activation, fused: bool) -> Rule:
     """All is found anew from z in reverse."""
-    value, by_z = compiled_rule(row.value), compiled_rule(row.derivative)
-    by_p = compiled_rule(row.parameter_derivative or unknown_of_both)
-    by_zz = compiled_rule(row.second_derivative or unknown_of_both)
-    by_zp = compiled_rule(row.mixed_derivative or unknown_of_both)
-    by_pp = compiled_rule(row.parameter_second_derivative or unknown_of_both)
+    first = row.value, row.derivative, row.parameter_derivative
+    second = row.second_derivative, row.mixed_derivative, row.parameter_second_derivative
+    rules = (compiled_rule(rule or unknown_of_both, fused=fused) for rule in (*first, *second))
+    value, by_z, by_p, by_zz, by_zp, by_pp = rules
 
     def forward_at_parameters(row, state, zero):
         z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
