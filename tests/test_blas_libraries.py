@@ -73,7 +73,17 @@ def test_the_choice_is_in_the_label_where_it_was_made():
     assert repr(dl.Backprop()) == "Backprop('float64')"
 
 
-needs_mkl = pytest.mark.skipif(blas_libraries.chosen("auto") != "mkl", reason="needs the extra [mkl]")
+@pytest.mark.parametrize(
+    ("processor", "library"), [("rocketlake", "mkl"), ("znver5", "scipy"), ("znver2", "scipy"), ("x86-64", "mkl")]
+)
+def test_mkl_is_the_choice_where_it_has_code_for_the_processor(monkeypatch, processor, library):
+    monkeypatch.setattr(blas_libraries, "_takes_short_integers", lambda: True)
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: processor)
+    assert blas_libraries.chosen("auto") == library
+    assert blas_libraries.chosen("mkl") == "mkl"
+
+
+needs_mkl = pytest.mark.skipif(blas_libraries.missing("mkl") is not None, reason="needs the extra [mkl]")
 THREADS_OF_MKL = """
 import os, sys
 from contextlib import suppress
