@@ -53,9 +53,9 @@ def number_of(row):
     return np.float64 if row.float32_domain is None else np.float32
 
 
-def rounded_rule(rule, p, number):
+def rounded_rule(rule, p, number, fused=False):
     """The rule as the float32 sweep applies it, over an array."""
-    rule, p = compiled_rule(rule, number), tuple(number(q) for q in p)
+    rule, p = compiled_rule(rule, number, fused), tuple(number(q) for q in p)
 
     @numba.njit(**ENTERED)
     def over(z, out):
@@ -118,9 +118,9 @@ def blocks(row, stride):
     yield special_floats(row)
 
 
-def worst(row, rule, truth, stride):
+def worst(row, rule, truth, stride, fused=False):
     """Argument and error where a rule errs most."""
-    apply = rounded_rule(rule, start_of(row), number_of(row))
+    apply = rounded_rule(rule, start_of(row), number_of(row), fused)
     found = (0.0, 0.0)
     for z in blocks(row, stride):
         if z.size:
@@ -170,16 +170,28 @@ def test_nothing_worse_is_found(row):
         assert worst(row, rule, truth, STRIDE)[1] <= error * 1.001
 
 
+def allowed(row, ulp, z):
+    """The error of one rounding, or what the bound of a rule comes to at z."""
+    if row.float32_domain is None:
+        return 0.5 + SHARPNESS
+    low, high = row.float32_domain
+    of_constant = 1.0 if row.parameter else 0.0
+    beyond = 0.0 if low <= z <= high else row.beyond_domain * 2.0**925 * (1 + abs(z)) / 2.0**-149
+    return ulp + of_constant + beyond + SHARPNESS
+
+
 @rows
 def test_recorded_errors_are_those_of_one_rounding_or_within_the_bounds_of_the_rules(row):
     for ulp, (z, error) in zip((row.value_ulp, row.derivative_ulp), row.float32_worst, strict=True):
-        if row.float32_domain is None:
-            assert error <= 0.5 + SHARPNESS
-        else:
-            low, high = row.float32_domain
-            of_constant = 1.0 if row.parameter else 0.0
-            beyond = 0.0 if low <= z <= high else row.beyond_domain * 2.0**925 * (1 + abs(z)) / 2.0**-149
-            assert error <= ulp + of_constant + beyond + SHARPNESS
+        assert error <= allowed(row, ulp, z)
+
+
+@pytest.mark.timeout(0 if EXHAUSTIVE else 300)
+@rows
+def test_fused_rules_are_within_the_bounds_too(row):
+    for (rule, truth, _), ulp in zip(columns(row), (row.value_ulp, row.derivative_ulp), strict=True):
+        z, error = worst(row, rule, truth, STRIDE, fused=True)
+        assert error <= allowed(row, ulp, z)
 
 
 HUNDREDTH = float(np.float32(0.01))

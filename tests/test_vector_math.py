@@ -48,6 +48,12 @@ from difflab.primitives.activations import ACTIVATIONS
 EXHAUSTIVE = os.environ.get("DIFFLAB_EXHAUSTIVE") == "1"
 RECORD = Path(__file__).parents[1] / "results" / "campaigns" / "vector_math.json"
 PRECISIONS = {"float64": FLOAT64, "float32": FLOAT32}
+BUILDS = PRECISIONS | {f"fused_{name}": p for name, p in PRECISIONS.items()}
+"""Precisions of the functions, as the module has them."""
+
+FUSES = not numba.config.DISABLE_JIT and bool(llvmlite.binding.get_host_cpu_features().get("fma"))
+"""Whether a product and a sum are one operation where they may be."""
+
 RULES = ("sigmoid", "softplus")
 """Activations that are elementary functions too: their rules, compiled on the functions here."""
 
@@ -58,7 +64,7 @@ ODD = ("expm1", "log1p", "tanh", "erf")
 BITS = 200
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 each_function = pytest.mark.parametrize("name", NAMES)
-each_precision = pytest.mark.parametrize("precision", PRECISIONS)
+each_build = pytest.mark.parametrize("build", BUILDS)
 
 TRUTH: dict[str, Callable[[Any], Any]] = {
     "exp": lambda x: x.exp(),
@@ -76,10 +82,10 @@ TRUTH: dict[str, Callable[[Any], Any]] = {
 # --- how far from the truth
 
 
-def function(name: str, precision: str) -> Any:
+def function(name: str, build: str) -> Any:
     if name in RULES:
-        return compiled_rule(ACTIVATIONS[name].value, PRECISIONS[precision].real)
-    return getattr(getattr(vector_math, precision), name)
+        return compiled_rule(ACTIVATIONS[name].value, BUILDS[build].real, fused=build not in PRECISIONS)
+    return getattr(getattr(vector_math, build), name)
 
 
 def over(f: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -101,8 +107,8 @@ def over(f: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @cache
-def compiled(name: str, precision: str) -> Any:
-    return over(function(name, precision))
+def compiled(name: str, build: str) -> Any:
+    return over(function(name, build))
 
 
 def ulp_of(truth: float, p: Precision) -> float:
@@ -135,8 +141,8 @@ def worst(name: str, p: Precision, x: np.ndarray, y: np.ndarray) -> tuple[float,
     return max((error_ulp(name, p, a, b), float(a)) for a, b in zip(x, y, strict=True))
 
 
-def bound(name: str, precision: str) -> float:
-    return ACTIVATIONS[name].value_ulp if name in RULES else WORST_ULP[name][list(PRECISIONS).index(precision)]
+def bound(name: str, build: str) -> float:
+    return ACTIVATIONS[name].value_ulp if name in RULES else WORST_ULP[name][BUILDS[build] is FLOAT32]
 
 
 # --- arguments
@@ -192,13 +198,13 @@ def arguments(name: str, p: Precision, n: int = 1000) -> np.ndarray:
 # --- tests
 
 
-@each_precision
+@each_build
 @each_function
-def test_errors_are_within_their_bounds(name, precision):
-    p = PRECISIONS[precision]
+def test_errors_are_within_their_bounds(name, build):
+    p = BUILDS[build]
     x = arguments(name, p, 600)
-    error, argument = worst(name, p, x, compiled(name, precision)(x))
-    assert error <= bound(name, precision), f"{name}({argument!r}) is {error:.2f} ulp off"
+    error, argument = worst(name, p, x, compiled(name, build)(x))
+    assert error <= bound(name, build), f"{name}({argument!r}) is {error:.2f} ulp off"
 
 
 INF, NAN = math.inf, math.nan
@@ -215,35 +221,35 @@ SPECIAL: dict[str, list[tuple[Any, float]]] = {
 }
 
 
-@each_precision
+@each_build
 @each_function
-def test_special_values(name, precision):
-    real = PRECISIONS[precision].real
+def test_special_values(name, build):
+    real = BUILDS[build].real
     x, wanted = (np.array(column, real) for column in zip(*SPECIAL[name], (NAN, NAN), strict=True))
-    np.testing.assert_array_equal(compiled(name, precision)(x), wanted)
+    np.testing.assert_array_equal(compiled(name, build)(x), wanted)
 
 
-@each_precision
+@each_build
 @pytest.mark.parametrize("name", ODD)
-def test_zeros_keep_their_sign(name, precision):
-    zeros = np.array([0.0, -0.0], PRECISIONS[precision].real)
-    y = compiled(name, precision)(zeros)
+def test_zeros_keep_their_sign(name, build):
+    zeros = np.array([0.0, -0.0], BUILDS[build].real)
+    y = compiled(name, build)(zeros)
     assert (list(y), list(np.signbit(y))) == ([0, 0], [False, True])
 
 
-@each_precision
+@each_build
 @pytest.mark.parametrize("name", ["tanh", "erf"])
-def test_odd_functions_are_odd_to_the_last_bit(name, precision):
-    x = arguments(name, PRECISIONS[precision])
-    f = compiled(name, precision)
+def test_odd_functions_are_odd_to_the_last_bit(name, build):
+    x = arguments(name, BUILDS[build])
+    f = compiled(name, build)
     assert (f(-x) == -f(x)).all()
 
 
-@each_precision
-def test_scalars_keep_their_precision(precision):
-    real = PRECISIONS[precision].real
+@each_build
+def test_scalars_keep_their_precision(build):
+    real = BUILDS[build].real
     for one in (1, 1.0, real(1)):
-        y = entered(function("exp", precision))(one)
+        y = entered(function("exp", build))(one)
         assert y == real(y) == pytest.approx(math.e, rel=2 * float(np.finfo(real).eps))
 
 
@@ -263,14 +269,16 @@ def count(code: str, operation: str) -> int:
 
 
 @pytest.mark.skipif(not X86, reason="reads x86-64 assembly")
-@each_precision
+@each_build
 @each_function
-def test_loops_are_vectorised(name, precision):
-    f = compiled(name, precision)
-    f(np.ones(1, precision))
-    code, (packed, other) = machine_code(f.loop), ("ds" if precision == "float64" else "sd")
-    assert count(code, rf"v?mulp{packed}") > 5
-    assert count(code, rf"v?addp{packed}") > 5
+def test_loops_are_vectorised(name, build):
+    f = compiled(name, build)
+    f(np.ones(1, BUILDS[build].real))
+    code, (packed, other) = machine_code(f.loop), ("ds" if BUILDS[build] is FLOAT64 else "sd")
+    fused = count(code, rf"vfn?m(add|sub)\d+p{packed}")
+    assert count(code, rf"v?mulp{packed}") + fused > 5
+    assert count(code, rf"v?addp{packed}") + fused > 5
+    assert (fused > 5) == (FUSES and build not in PRECISIONS)
     assert count(code, "call.*") == 0
     assert count(code, rf"v?(add|sub|mul|div|sqrt|min|max)[ps]{other}") == 0
     assert count(code, r"v?cvt\S*") == 0
@@ -404,6 +412,12 @@ def test_a_coefficient_that_is_off_is_noticed(row):
     assert error > 2 * bound(name, "float32")
 
 
+@pytest.mark.skipif(not FUSES, reason="the processor has no fused operations")
+def test_fused_builds_are_others():
+    x = arguments("tanh", FLOAT64)
+    assert (compiled("tanh", "float64")(x) != compiled("tanh", "fused_float64")(x)).any()
+
+
 def test_the_ruler_counts_in_ulp():
     eps = 2.0**-52
     assert error_ulp("exp", FLOAT64, 0.0, 1.0) == 0
@@ -502,9 +516,9 @@ def float32_errors(x, y, truth, out):
         out[i] = 0.0 if both else (np.inf if either else e / ulp)
 
 
-def worst_float32(name: str) -> tuple[float, int]:
+def worst_float32(name: str, build: str) -> tuple[float, int]:
     """The worst argument of all that float32 has, and how many there are."""
-    f, reference = compiled(name, "float32"), DOUBLE[name]
+    f, reference = compiled(name, build), DOUBLE[name]
     found, n = (-1.0, 0.0), 0
     errors = np.empty(BLOCK)
     for first in range(0, EVERY_FLOAT32, BLOCK):
@@ -524,8 +538,8 @@ def random_arguments(name: str, precision: Precision, rng: np.random.Generator, 
     return x[(x >= low) & (x <= high)]
 
 
-def worst_float64(name: str) -> tuple[float, int]:
-    f, rng, n = compiled(name, "float64"), np.random.default_rng([23, NAMES.index(name)]), 0
+def worst_float64(name: str, build: str) -> tuple[float, int]:
+    f, rng, n = compiled(name, build), np.random.default_rng([23, NAMES.index(name)]), 0
     assert np.finfo(np.longdouble).nmant == 63
     found = (-1.0, 0.0)
     while n < N_FLOAT64:
@@ -539,7 +553,7 @@ def worst_float64(name: str) -> tuple[float, int]:
     return found[1], n
 
 
-TRUTHS = {"float64": "long double of NumPy and the C library", "float32": "float64 of NumPy and SciPy"}
+TRUTHS = {FLOAT64: "long double of NumPy and the C library", FLOAT32: "float64 of NumPy and SciPy"}
 
 
 @pytest.mark.skipif(not EXHAUSTIVE, reason="takes half an hour: DIFFLAB_EXHAUSTIVE=1")
@@ -549,38 +563,40 @@ def test_the_campaign():
     import campaigns  # which the child processes, who import this file, have no use for
 
     figures: dict[str, Any] = {}
-    for precision, search in (("float64", worst_float64), ("float32", worst_float32)):
-        figures[precision] = {}
+    for build, precision in BUILDS.items():
+        search = worst_float64 if precision is FLOAT64 else worst_float32
+        figures[build] = {}
         for name in NAMES:
             start = time.perf_counter()
-            argument, n = search(name)
-            error = recomputed(name, precision, argument)
-            figures[precision][name] = {
+            argument, n = search(name, build)
+            error = recomputed(name, build, argument)
+            figures[build][name] = {
                 "argument": argument.hex(),
                 "error_ulp": error,
                 "arguments": n,
                 "truth": TRUTHS[precision],
                 "seconds": round(time.perf_counter() - start, 1),
             }
-            print(precision, name, figures[precision][name], flush=True)
+            print(build, name, figures[build][name], flush=True)
     campaigns.record("vector_math", figures)
-    for precision, rows in figures.items():
+    for build, rows in figures.items():
         for name, row in rows.items():
-            assert row["error_ulp"] <= bound(name, precision)
+            assert row["error_ulp"] <= bound(name, build)
 
 
-def recomputed(name: str, precision: str, argument: float) -> float:
-    x = np.array([argument], precision)
-    return error_ulp(name, PRECISIONS[precision], x[0], compiled(name, precision)(x)[0])
+def recomputed(name: str, build: str, argument: float) -> float:
+    x = np.array([argument], BUILDS[build].real)
+    return error_ulp(name, BUILDS[build], x[0], compiled(name, build)(x)[0])
 
 
-@each_precision
+@each_build
 @each_function
-def test_the_worst_arguments_on_record(name, precision):
-    row = json.loads(RECORD.read_text())["figures"][precision][name]
-    error = recomputed(name, precision, float.fromhex(row["argument"]))
-    assert error == pytest.approx(row["error_ulp"], rel=1e-9)
-    assert error <= bound(name, precision)
+def test_the_worst_arguments_on_record(name, build):
+    row = json.loads(RECORD.read_text())["figures"][build][name]
+    error = recomputed(name, build, float.fromhex(row["argument"]))
+    assert error <= bound(name, build)
+    if FUSES or build in PRECISIONS:
+        assert error == pytest.approx(row["error_ulp"], rel=1e-9)
 
 
 if __name__ == "__main__":

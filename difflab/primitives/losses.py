@@ -62,9 +62,7 @@ def squared_error(m: NumberSystem, z: Array, y: Array) -> Array:
     return m.sum(m.square(z - y) / 2)
 
 
-def squared_error_sweep(
-    z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray
-) -> None:
+def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray) -> None:
     losses[:] = 0.0
     for k in range(z.shape[0]):
         for i in range(losses.size):
@@ -433,9 +431,7 @@ def divergence(y: float, z: float) -> float:
     return weighted(y, logarithm(y)) - weighted(y, logarithm(z))
 
 
-def kl_divergence_sweep(
-    z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray
-) -> None:
+def kl_divergence_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses: np.ndarray, room: np.ndarray) -> None:
     losses[:] = 0.0
     for k in range(z.shape[0]):
         for i in range(losses.size):

@@ -34,7 +34,7 @@ RULES: dict[str, Callable[[str | None, Kind, str, bool], Rule]] = {
     "loss": lambda function, kind, dtype, fused: loss(LOSSES[str(function)], kind, dtype, fused),
     "penalty": lambda function, kind, dtype, fused: PENALTY,
 }
-"""Of every operation, the rule for its function, what a sweep is for, the dtype of arrays, and whether vector mathematics
-is fused."""
+"""Of every operation, the rule for its function, what a sweep is for, the dtype of arrays, and whether elementary
+functions are fused."""
 
 __all__ = ["RULES", "Kind", "Rule", "Step"]
