@@ -15,9 +15,6 @@ LIBRARIES = ("scipy", "mkl")
 MKL = "libmkl_rt."
 """How the name of the file of MKL begins that has all routines."""
 
-AMD = ("bdver", "btver", "znver")
-"""How LLVM's names of AMD's processors with vectors of 256 bits and more begin."""
-
 LP64 = 0
 """MKL's number for the interface whose integers have 32 bits."""
 
@@ -29,23 +26,6 @@ def missing(blas: str) -> str | None:
     if not _mkl_file():
         return str(MissingExtra("mkl", "MKL"))
     return "MKL must take integers of 32 bits, got 64, as another user of it in this process chose; use blas='scipy'"
-
-
-def chosen(blas: str) -> str:
-    """The library that is meant: by ``"auto"``, MKL where its package is installed, takes integers of 32 bits, and has
-    code for the vectors of the processor.
-    """
-    if blas == "auto":
-        return "mkl" if _takes_short_integers() and not _is_amd() else "scipy"
-    return blas
-
-
-def _is_amd() -> bool:
-    """MKL has half of a Zen 5 lie idle, as of Zen 4, for it takes vectors of 512 bits on Intel's processors alone."""
-    # Here and not above: who imports it is about to compile.
-    import llvmlite.binding
-
-    return llvmlite.binding.get_host_cpu_name().startswith(AMD)
 
 
 def address(library: str, routine: str) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 import difflab as dl
 from difflab import blas_libraries
+from difflab.kernels import blas_products
 
 
 NET = dl.MLP.dense([8, 8, 8, 2], "tanh")
@@ -24,8 +25,8 @@ def without_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_mkl_it_is_scipys(monkeypatch):
     without_mkl(monkeypatch)
-    assert blas_libraries.chosen("auto") == "scipy"
-    assert dl.Backprop().prepare(NET)._library == "scipy"
+    assert blas_products.chosen("auto") == "scipy"
+    assert dl.Backprop().prepare(NET).library == "scipy"
 
 
 def test_mkl_that_is_asked_for_and_not_there_is_said_to_be_missing(monkeypatch):
@@ -58,7 +59,7 @@ def test_an_mkl_that_takes_long_integers_is_not_called(monkeypatch):
     without_mkl(monkeypatch)
     monkeypatch.setattr(blas_libraries, "_mkl_file", lambda: "libmkl_rt.so.3")
     monkeypatch.setattr(blas_libraries, "_mkl", Long)
-    assert blas_libraries.chosen("auto") == "scipy"
+    assert blas_products.chosen("auto") == "scipy"
     with pytest.raises(dl.Unsupported, match="MKL must take integers of 32 bits, got 64"):
         dl.Backprop(blas="mkl").prepare(NET)
 
@@ -78,9 +79,9 @@ def test_the_choice_is_in_the_label_where_it_was_made():
 )
 def test_mkl_is_the_choice_where_it_has_code_for_the_processor(monkeypatch, processor, library):
     monkeypatch.setattr(blas_libraries, "_takes_short_integers", lambda: True)
-    monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: processor)
-    assert blas_libraries.chosen("auto") == library
-    assert blas_libraries.chosen("mkl") == "mkl"
+    monkeypatch.setattr(blas_products.llvmlite.binding, "get_host_cpu_name", lambda: processor)
+    assert blas_products.chosen("auto") == library
+    assert blas_products.chosen("mkl") == "mkl"
 
 
 needs_mkl = pytest.mark.skipif(blas_libraries.missing("mkl") is not None, reason="needs the extra [mkl]")

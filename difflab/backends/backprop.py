@@ -128,6 +128,10 @@ class PreparedBackprop(Prepared):
     Derivatives beside the gradient take what ``value_and_gradient`` takes, and are what ``Certified`` encloses. As the
     workspace is one, threads that call take turns: prepare one for each where they should not wait. What is copied or
     pickled is prepared anew.
+
+    Attributes
+    ----------
+    library : whose BLAS makes large products, ``"scipy"`` or ``"mkl"``.
     """
 
     backend: Backprop
@@ -135,14 +139,14 @@ class PreparedBackprop(Prepared):
     def __init__(self, net: MLP, backend: Backprop) -> None:
         super().__init__(net, backend, (backend.dtype,))
         # Here and not above: importing numba takes longer than most commands.
-        from difflab.kernels import layout, plans, sweeps, threads, turn
+        from difflab.kernels import blas_products, layout, plans, sweeps, threads, turn
 
         self._layout, self._plans, self._sweeps, self._threads = layout, plans, sweeps, threads
         self._turn = turn.Turn()
         PREPARED.add(self)
         self._made: dict[tuple[Any, ...], dict[int | None, Plan]] = {}
         self._dtype = np.dtype(backend.dtype)
-        self._library = blas_libraries.chosen(backend.blas)
+        self.library = blas_products.chosen(backend.blas)
         self._doors: dict[str, dict[int, Any]] = {}
         self._at_hand: dict[str, Plan] = {}
         self.facts["gradient_ops"] = sweep_operations(net.program)
@@ -452,7 +456,7 @@ class PreparedBackprop(Prepared):
         """Samples from which a product may be one for BLAS, whose threads have to be held back then."""
         if self.backend.mode == "reproducible":
             return math.inf
-        return self._plans.samples_for_blas(self.net.program, self.backend.dtype, self._library)
+        return self._plans.samples_for_blas(self.net.program, self.backend.dtype, self.library)
 
     def _plan(
         self, kind: Kind, samples: int, program: Program | None = None, name: object = None, **choice: Any
@@ -464,7 +468,7 @@ class PreparedBackprop(Prepared):
         sweep = SWEEPS.get(kind) if key == (kind, None, True) else None
         if plan is None:
             chosen = self._plans.Choice(
-                kind, self.backend.dtype, self.backend.mode == "reproducible", library=self._library, **choice
+                kind, self.backend.dtype, self.backend.mode == "reproducible", library=self.library, **choice
             )
             plan = self._new_plan(program or self.net.program, chosen, samples, self._crew if sweep else None)
             while len(kept) >= KEPT_SIZES:

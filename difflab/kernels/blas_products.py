@@ -12,13 +12,25 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from difflab.blas_libraries import address, address_of_mkl_threads
+from difflab.blas_libraries import address, address_of_mkl_threads, missing
 from difflab.kernels.layout import array, matrix
 from difflab.kernels.target import inlined
 
 
 MKL_THREADS = "difflab_mkl_threads"
 """Symbol of the function that holds back threads of MKL."""
+
+
+AMD = ("bdver", "btver", "znver")
+"""How LLVM's names of AMD's processors begin. MKL takes no vectors of 512 bits there, and half of a Zen 5 lies idle."""
+
+
+def chosen(blas: str) -> str:
+    """The library that is meant: by ``"auto"``, MKL where it can be called, if not on a processor of AMD."""
+    if blas == "auto":
+        is_amd = llvmlite.binding.get_host_cpu_name().startswith(AMD)
+        return "scipy" if is_amd or missing("mkl") else "mkl"
+    return blas
 
 
 @cache

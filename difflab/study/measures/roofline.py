@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from difflab import blas_libraries
-from difflab.backends import Backprop
+from difflab.backends.backprop import PreparedBackprop
 from difflab.network import MLP
 from difflab.peers import plain_dense
 from difflab.study.measures.subject import Subject
@@ -36,14 +36,14 @@ Shape = tuple[int, int, int]
 
 def measure(subject: Subject) -> dict[str, Any]:
     """Columns of compiled backprop on plain dense networks; others have none."""
-    net, batch = subject.prepared.net, len(subject.x)
-    if not isinstance(subject.prepared.backend, Backprop) or plain_dense.obstacle(net):
+    prepared, net, batch = subject.prepared, subject.prepared.net, len(subject.x)
+    if not isinstance(prepared, PreparedBackprop) or plain_dense.obstacle(net):
         return {}
     dtype, shapes = subject.gradient.dtype, products(net, batch)
-    product = partial(_product, library=blas_libraries.chosen(subject.prepared.backend.blas), dtype=dtype)
+    product = partial(_product, library=prepared.library, dtype=dtype)
     arguments, out = (subject.theta, subject.x, subject.y), np.empty_like(subject.gradient)
     contenders: dict[str, Call] = {
-        "gradient": lambda: subject.prepared.value_and_gradient(*arguments, out=out),
+        "gradient": lambda: prepared.value_and_gradient(*arguments, out=out),
         "floor": _in_a_row([product(shape) for shape in shapes]),
         "calls": _in_a_row([product((1, 1, 1))] * len(shapes)),
         "triad": _triad(dtype),
