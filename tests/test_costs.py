@@ -29,7 +29,7 @@ from test_vector_math import NAMES, PRECISIONS, compiled, domain, over
 import difflab as dl
 from difflab import blas_libraries
 from difflab.blas import ONE_THREAD
-from difflab.kernels.products import most_own_terms, scratch_size
+from difflab.kernels.products import own_terms, scratch_size
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.study.timing import contest
 
@@ -179,11 +179,11 @@ def test_every_recorded_function_is_at_least_twice_as_fast_as_the_library():
 def test_own_loops_make_products_up_to_where_the_recorded_blas_is_as_fast(dtype, library):
     if library not in recorded()["products"]:
         pytest.skip(f"the record has no products by {library}")
-    limit, small, middle, large = most_own_terms(np.dtype(dtype).itemsize, library), [], [], []
+    limits, small, middle, large = own_terms(np.dtype(dtype).itemsize, library)._asdict(), [], [], []
     for name, found in recorded()["products"][library].items():
         of, *sizes = name.split()[:4]
         if of == dtype:
-            terms = math.prod(map(int, sizes))
+            terms, limit = math.prod(map(int, sizes)), limits["_".join(name.split()[4:])]
             (small if terms <= limit / 32 else middle if terms <= limit else large).append(found["ratio"])
     assert np.median(small) >= 1.0
     assert np.median(middle) >= 0.9

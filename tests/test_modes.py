@@ -23,6 +23,7 @@ import difflab as dl
 from difflab import blas
 from difflab.blas import ONE_THREAD
 from difflab.kernels import plans
+from difflab.kernels.products import OwnTerms
 from difflab.layers import BatchNorm, Dense, Dropout, Maxout, Multiply, Residual, Softmax
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
@@ -220,7 +221,7 @@ WIDE = [dl.Dense(8, "tanh"), dl.Dense(8)]
 
 @pytest.mark.parametrize("layers", [WIDE, [*WIDE, dl.Dropout(0.5, seed=1)], [*WIDE, dl.BatchNorm()]], ids=str)
 def test_blas_has_one_thread_from_the_first_product_that_may_be_its_own(monkeypatch, layers):
-    monkeypatch.setattr(plans, "most_own_terms", lambda item, library: 64 * 20)
+    monkeypatch.setattr(plans, "own_terms", lambda item, library: OwnTerms(*[64 * 20] * 3))
     prepared, held = dl.Backprop(blas="scipy").prepare(net := dl.MLP(8, layers)), []
     swept = prepared._swept
 
@@ -237,7 +238,7 @@ def test_blas_has_one_thread_from_the_first_product_that_may_be_its_own(monkeypa
 
 @pytest.mark.parametrize("batch", [20, 21])
 def test_sweeps_that_are_one_call_hold_back_the_threads_of_blas_as_well(monkeypatch, batch):
-    monkeypatch.setattr(plans, "most_own_terms", lambda item, library: 64 * 20)
+    monkeypatch.setattr(plans, "own_terms", lambda item, library: OwnTerms(*[64 * 20] * 3))
     prepared, held = dl.Backprop(blas="scipy").prepare(net := dl.MLP(8, WIDE)), []
     arguments = naive.random_problem(net, np.random.default_rng(0), batch)
     expected = dl.Backprop(mode="reproducible").prepare(net).value_and_gradient(*arguments)

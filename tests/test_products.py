@@ -278,7 +278,7 @@ def test_random_shapes_are_right(maker, dtype):
 @each_dtype
 def test_the_faster_of_both_is_right_on_both_sides_of_its_limit(monkeypatch, dtype):
     limit = 9 * 20 * 30
-    monkeypatch.setattr(products, "most_own_terms", lambda item, library: limit)
+    monkeypatch.setattr(products, "own_terms", lambda item, library: products.OwnTerms(*[limit] * 3))
     faster = machine_code(products.product.__wrapped__(np.dtype(dtype).itemsize, False, "scipy"), dtype)
     monkeypatch.setitem(globals(), "compiled", lambda maker, dtype: faster)
     for start, turns in product(STARTS[:4], TURNS):

@@ -41,7 +41,7 @@ from difflab.kernels.layout import (
     X_BAR_DOT,
     X_DOT,
 )
-from difflab.kernels.products import most_own_terms, scratch_size
+from difflab.kernels.products import own_terms, scratch_size
 from difflab.kernels.rules import Kind
 from difflab.kernels.rules.loss import scratch_size as loss_size
 from difflab.kernels.tables import Choice, Table, make_table, starts_of
@@ -97,7 +97,7 @@ def samples_for_blas(program: Program, dtype: str, library: str) -> float:
     if library == "mkl":
         return math.inf
     choice = Choice("gradient", dtype, library=library)
-    least = most_own_terms(choice.item, library) // max(_weights(program), default=1) + 1
+    least = min(own_terms(choice.item, library)) // max(_weights(program), default=1) + 1
     is_reached = needs_all_samples(program) or _tile(program, make_table(program, choice), choice) >= least
     return least if is_reached else math.inf
 

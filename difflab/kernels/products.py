@@ -8,7 +8,7 @@ do not depend on the width of vectors, nor on where an entry lies.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numba
@@ -239,11 +239,28 @@ def in_plain_python() -> Any:
     return multiply
 
 
-def most_own_terms(item: int, library: str) -> int:
-    """Up to how many multiplications own loops are as fast as BLAS for most shapes, of numbers of so many bytes."""
+class OwnTerms(NamedTuple):
+    """Up to how many multiplications own loops are as fast as BLAS for most shapes.
+
+    Attributes
+    ----------
+    forward : of products whose second factor is turned, as a layer's weight is.
+    of_weights : whose first factor is, as cotangents are for the gradient of a weight; it is packed at some cost.
+    of_inputs : whose factors lie as they are gone through.
+    """
+
+    forward: int
+    of_weights: int
+    of_inputs: int
+
+
+def own_terms(item: int, library: str) -> OwnTerms:
+    """Of numbers of so many bytes, beside a library of BLAS."""
     if library == "mkl":
-        return 1 << 18 if item == 8 else 1 << 20
-    return 1 << 25 if item == 8 or IS_WIDE else 1 << 28
+        return OwnTerms(*[1 << 18 if item == 8 else 1 << 20] * 3)
+    if not IS_WIDE:
+        return OwnTerms(*[1 << 25 if item == 8 else 1 << 28] * 3)
+    return OwnTerms(1 << 26, 1 << 25 if item == 8 else 1 << 22, 1 << 25)
 
 
 @cache
@@ -261,9 +278,10 @@ def product(item: int, reproducible: bool, library: str) -> Any:
     own = in_order(item, not reproducible)
     if reproducible:
         return own.py_func
-    blas, most = by_blas(item, library), most_own_terms(item, library)
+    blas, (most_forward, most_of_weights, most_of_inputs) = by_blas(item, library), own_terms(item, library)
 
     def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
+        most = most_of_weights if left_turned else most_forward if right_turned else most_of_inputs
         if rows * columns * terms <= most:
             own(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero)
         else:
