@@ -24,7 +24,7 @@ import campaigns
 import numpy as np
 import pytest
 from test_products import compiled as compiled_product
-from test_vector_math import NAMES, PRECISIONS, compiled, domain, over
+from test_vector_math import BUILDS, NAMES, PRECISIONS, compiled, domain, over
 
 import difflab as dl
 from difflab import blas_libraries
@@ -66,10 +66,10 @@ def plain(name: str):
     return getattr(math, name)
 
 
-def of_function(name: str, precision: str) -> dict[str, float]:
-    low, high = domain(name, PRECISIONS[precision])
-    x = np.random.default_rng(0).uniform(max(low, -20.0), min(high, 20.0), N).astype(PRECISIONS[precision].real)
-    out, ours, theirs = np.empty_like(x), compiled(name, precision).loop, over(plain(name)).loop
+def of_function(name: str, build: str) -> dict[str, float]:
+    low, high = domain(name, BUILDS[build])
+    x = np.random.default_rng(0).uniform(max(low, -20.0), min(high, 20.0), N).astype(BUILDS[build].real)
+    out, ours, theirs = np.empty_like(x), compiled(name, build).loop, over(plain(name)).loop
     contenders = {"ours": lambda: ours(x, out), "library": lambda: theirs(x, out)}
     found = contest(contenders, np.random.default_rng(0), 0.5).timings
     seconds, library_seconds = found["ours"].seconds, found["library"].seconds
@@ -147,7 +147,7 @@ def of_start() -> dict[str, float]:
 @pytest.mark.skipif(os.environ.get("DIFFLAB_COSTS") != "1", reason="a campaign: set DIFFLAB_COSTS=1")
 def test_costs():
     figures = {
-        "functions": {" ".join(case): of_function(*case) for case in product(NAMES, PRECISIONS)},
+        "functions": {" ".join(case): of_function(*case) for case in product(NAMES, BUILDS)},
         "call": {dtype: of_call(dtype) for dtype in PRECISIONS},
         "products": {library: products(library) for library in MAKERS if not blas_libraries.missing(library)},
         "second_process": of_start(),
