@@ -83,7 +83,8 @@ class Backprop(Backend):
         units. After a call they look for the next one for a millisecond or a few before they sleep.
     mode : ``"fast"``, or ``"reproducible"``: the same bits on every processor and with any number of threads, but for
         registered activations whose rules call what has no vector mathematics, like ``math.sin``.
-    blas : who makes large products in the fast mode: ``"scipy"``, ``"mkl"``, or ``"auto"``: MKL where it is installed.
+    blas : who makes large products in the fast mode: ``"scipy"``, ``"mkl"``, or ``"auto"``: MKL where it is installed,
+        if the processor is not AMD's.
     """
 
     dtype: str = "float64"
