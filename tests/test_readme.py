@@ -387,12 +387,15 @@ def test_the_contests_were_recorded_with_the_blas_that_is_said():
     assert has_mkl == {"`Backprop` has MKL here" in TEXT}
 
 
-def test_the_bound_of_cheap_gradients_is_kept_wherever_times_are_recorded():
+def test_how_far_the_bound_of_cheap_gradients_is_kept_is_what_the_record_has():
     rows = [row for row in recorded_rows("speed") if row["method"].startswith("Backprop(") and row["status"] == "ok"]
     assert len(rows) > 100
-    assert re.search(rf"in all {len(rows)} cells", TEXT.replace("\n", " "))
-    assert max(row["gradient_seconds"] / row["primal_seconds"] for row in rows) <= 3
-    assert max(row["hvp_seconds"] / row["gradient_seconds"] for row in rows if row.get("hvp_seconds")) <= 4
+    text, ratios = TEXT.replace("\n", " "), sorted(row["gradient_seconds"] / row["primal_seconds"] for row in rows)
+    kept, beyond = [ratio for ratio in ratios if ratio <= 3], [ratio for ratio in ratios if ratio > 3]
+    assert f"at most 3 times its own loss in {len(kept)} of {len(rows)} cells" in text
+    assert [f"{ratio:.3g}" for ratio in beyond] == re.findall(r"and ([\d.]+) times in the other", text)
+    most = max(row["hvp_seconds"] / row["gradient_seconds"] for row in rows if row.get("hvp_seconds"))
+    assert f"at most {most:.2g} times a gradient" in text
 
 
 def test_claims_between_a_kernel_and_itself_are_those_of_the_record():
