@@ -77,7 +77,7 @@ def test_the_choice_is_in_the_label_where_it_was_made():
 @pytest.mark.parametrize(
     ("processor", "library"), [("rocketlake", "mkl"), ("znver5", "scipy"), ("znver2", "scipy"), ("x86-64", "mkl")]
 )
-def test_mkl_is_the_choice_where_it_has_code_for_the_processor(monkeypatch, processor, library):
+def test_mkl_is_not_the_choice_on_a_processor_of_amd(monkeypatch, processor, library):
     monkeypatch.setattr(blas_libraries, "_takes_short_integers", lambda: True)
     monkeypatch.setattr(blas_products.llvmlite.binding, "get_host_cpu_name", lambda: processor)
     assert blas_products.chosen("auto") == library

@@ -22,7 +22,8 @@ MKL_THREADS = "difflab_mkl_threads"
 
 
 AMD = ("bdver", "btver", "znver")
-"""How LLVM's names of AMD's processors begin. MKL takes no vectors of 512 bits there, and half of a Zen 5 lies idle."""
+"""How LLVM's names of AMD's processors with vectors of 256 bits and more begin. MKL takes none of 512 bits there, and
+half of a Zen 5 lies idle."""
 
 
 def chosen(blas: str) -> str:
