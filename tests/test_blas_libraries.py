@@ -84,6 +84,12 @@ def test_mkl_is_not_the_choice_on_a_processor_of_amd(monkeypatch, processor, lib
     assert blas_products.chosen("mkl") == "mkl"
 
 
+def test_a_choice_that_does_not_know_amd_would_be_noticed(monkeypatch):
+    monkeypatch.setattr(blas_products, "AMD", ("none",))
+    with pytest.raises(AssertionError):
+        test_mkl_is_not_the_choice_on_a_processor_of_amd(monkeypatch, "znver5", "scipy")
+
+
 needs_mkl = pytest.mark.skipif(blas_libraries.missing("mkl") is not None, reason="needs the extra [mkl]")
 THREADS_OF_MKL = """
 import os, sys

@@ -194,6 +194,13 @@ def test_fused_rules_are_within_the_bounds_too(row):
         assert error <= allowed(row, ulp, z)
 
 
+@rows
+def test_a_fused_rule_that_is_off_by_a_thousandth_is_beyond_its_bound(row):
+    for (rule, truth, _), ulp in zip(columns(row), (row.value_ulp, row.derivative_ulp), strict=True):
+        z, error = worst(row, off_by_a_thousandth(rule), truth, COARSE, fused=True)
+        assert error > allowed(row, ulp, z)
+
+
 HUNDREDTH = float(np.float32(0.01))
 """The slope that a network has in float32."""
 

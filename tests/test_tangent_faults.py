@@ -110,7 +110,7 @@ FAULTS: dict[str, Fault] = {
         "learnable", HVP, ("p_bar_dot[k] += a_bar_dot[i, j] * by_p(at, q) + ", "p_bar_dot[k] += ")
     ),
     "loss: cotangents in place of their tangents": Fault(
-        "activation", HVP, ("curve(row, state, BAR_DOTS, zero)", "curve(row, state, BARS, zero)")
+        "activation", HVP, ("_curved_into(BAR_DOTS,", "_curved_into(BARS,")
     ),
     "loss: not divided": Fault(
         "activation", ("hvp", "Gauss-Newton product"), ("divide(z_bar_dot, state[PARTS], number)", "pass")

@@ -65,6 +65,11 @@ class Choice:
     def item(self) -> int:
         return np.dtype(self.dtype).itemsize
 
+    @property
+    def fuses(self) -> bool:
+        """Whether a product and a sum may be rounded once."""
+        return not self.reproducible
+
 
 class Table(NamedTuple):
     """What sweeps read of a program, and the columns that workspaces need.
@@ -175,7 +180,7 @@ def _overlap(a: slice, b: slice) -> bool:
 
 
 def _rule(step: Instruction, choice: Choice) -> Rule:
-    return RULES[step.operation](step.function, choice.kind, choice.dtype, not choice.reproducible)
+    return RULES[step.operation](step.function, choice.kind, choice.dtype, choice.fuses)
 
 
 def _carried(step: Instruction, choice: Choice) -> tuple[int, ...]:
@@ -197,4 +202,4 @@ def _addresses(step: Instruction, choice: Choice, is_idle: bool) -> list[int]:
         steps[3] = None
     if is_idle:
         steps[2:] = [None, None]
-    return [0 if one is None else addresses.of_step(step, one, choice.dtype, not choice.reproducible) for one in steps]
+    return [0 if one is None else addresses.of_step(step, one, choice.dtype, choice.fuses) for one in steps]

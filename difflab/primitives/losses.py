@@ -74,7 +74,9 @@ def squared_error_sweep(z: np.ndarray, y: np.ndarray, z_bar: np.ndarray, losses:
 def squared_error_curvature(
     z: np.ndarray, y: np.ndarray, z_dot: np.ndarray, z_bar_dot: np.ndarray, room: np.ndarray
 ) -> None:
-    z_bar_dot[:] = z_dot
+    for k in range(z.shape[0]):
+        for i in range(z.shape[1]):
+            z_bar_dot[k, i] = z_dot[k, i]
 
 
 def squared_error_rounded(z: Rounded, y: Rounded) -> tuple[Rounded, Rounded]:
@@ -121,9 +123,13 @@ def softmax_cross_entropy(m: NumberSystem, z: Array, y: Array) -> Array:
 
 
 def set_largest(z: np.ndarray, largest: np.ndarray, top: np.ndarray) -> None:
-    """Of every sample, the largest logit and the place of the first that is as large."""
-    largest[:] = z[0]
-    top[:] = 0.0
+    """Of every sample, the largest logit and the place of the first that is as large.
+
+    A loop copies the first row: copying it whole would have Numba compile, for seconds, how to say that shapes differ.
+    """
+    for i in range(z.shape[1]):
+        largest[i] = z[0, i]
+        top[i] = 0.0
     place = 1.0
     for k in range(1, z.shape[0]):
         for i in range(z.shape[1]):

@@ -15,7 +15,7 @@ from difflab.kernels.rules.maxout import MAXOUT
 from difflab.kernels.rules.multiply import MULTIPLY
 from difflab.kernels.rules.penalty import PENALTY
 from difflab.kernels.rules.rule import Kind, Rule, Step
-from difflab.kernels.rules.softmax import SOFTMAX
+from difflab.kernels.rules.softmax import softmax
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
 
@@ -26,7 +26,7 @@ RULES: dict[str, Callable[[str | None, Kind, str, bool], Rule]] = {
     "add": lambda function, kind, dtype, fused: ADD,
     "multiply": lambda function, kind, dtype, fused: MULTIPLY,
     "maxout": lambda function, kind, dtype, fused: MAXOUT,
-    "softmax": lambda function, kind, dtype, fused: SOFTMAX,
+    "softmax": lambda function, kind, dtype, fused: softmax(fused),
     "batch_norm": lambda function, kind, dtype, fused: BATCH_NORM,
     "batch_norm_inference": lambda function, kind, dtype, fused: BATCH_NORM_INFERENCE,
     "dropout": lambda function, kind, dtype, fused: DROPOUT,

@@ -28,7 +28,7 @@ from difflab.kernels.layout import (
     place,
 )
 from difflab.kernels.rules.rule import Kind, Rule
-from difflab.kernels.target import compiled, compiled_rule, within
+from difflab.kernels.target import compiled_rule, inlined, within
 from difflab.kernels.transposition import transpose
 from difflab.primitives.losses import ROOM, Loss
 
@@ -36,66 +36,92 @@ from difflab.primitives.losses import ROOM, Loss
 SAMPLES = 128
 """Samples that go together: their numbers stay in the first cache while they are few each."""
 
+OF_OUTPUTS, OF_TARGETS, OF_DOTS, OF_BARS, BLOCKS = range(5)
+"""Blocks of room for so many samples as columns: (n_outputs, samples) each. Behind them lie the losses, (samples,), and
+what rules have room for, (ROOM, samples)."""
+
 
 def scratch_size(n_outputs: int, samples: int) -> int:
     """Numbers of room that a step of losses needs."""
-    return min(samples, SAMPLES) * (4 * n_outputs + 1 + ROOM)
+    return min(samples, SAMPLES) * (BLOCKS * n_outputs + 1 + ROOM)
 
 
 @cache
 def loss(row: Loss, kind: Kind, dtype: str, fused: bool) -> Rule:
     """Cotangents are made with the losses; a Gauss-Newton product starts from their tangents."""
     number: Any = np.dtype(dtype).type
-    rules = row.value_and_cotangent, row.cotangent_tangent
-    of_samples, curved = (compiled_rule(rule, number, fused) for rule in rules)
+    make = in_parts(_made_with(compiled_rule(row.value_and_cotangent, number, fused), number))
+    curved = compiled_rule(row.cotangent_tangent, number, fused)
 
-    @within
-    def sum_of_losses(row, state, begin, batch, total, zero):
-        z = columns(row, state, VALUES, INPUT, begin, batch, 0, zero)
-        y = columns(row, state, VALUES, OTHER, begin, batch, 1, zero)
-        z_bar, losses = made(row, state, BARS, begin, batch, 2, zero), losses_in_room(row, state, batch, zero)
-        of_samples(z, y, z_bar, losses, rest_of_room(row, state, batch, zero))
+    def forward(row, state, zero):
+        sums = losses_of(state)
+        sums[OF_SAMPLES] = make(row, state, sums[OF_SAMPLES], zero)
+
+    if kind == "gauss_newton":
+        curve_bars = in_parts(_curved_into(BARS, curved, number))
+
+        def gauss_newton(row, state, zero):
+            curve_bars(row, state, 0.0, zero)
+
+        return Rule(None, gauss_newton, carries=1)
+    if kind != "hvp":
+        return Rule(forward, carries=1)
+    curve_bar_dots = in_parts(_curved_into(BAR_DOTS, curved, number))
+
+    def tangent_of_cotangent(row, state, zero):
+        curve_bar_dots(row, state, 0.0, zero)
+
+    return Rule(forward, tangent_of_cotangent, carries=1)
+
+
+def in_parts(step: Any) -> Any:
+    """All samples, some at a time; a single one has code of its own, in which loops over samples are none."""
+
+    @inlined
+    def whole(row, state, total, zero):
+        if state[BATCH] == 1:
+            return step(row, state, 0, 1, total, zero)
+        for begin in range(0, state[BATCH], SAMPLES):
+            total = step(row, state, begin, min(SAMPLES, state[BATCH] - begin), total, zero)
+        return total
+
+    return whole
+
+
+def _made_with(of_samples: Any, number: Any) -> Any:
+    """Losses added to a total, with cotangents of outputs, by a compiled rule."""
+
+    @inlined
+    def make(row, state, begin, batch, total, zero):
+        z = as_columns(row, state, VALUES, INPUT, begin, batch, OF_OUTPUTS, zero)
+        y = as_columns(row, state, VALUES, OTHER, begin, batch, OF_TARGETS, zero)
+        z_bar = bars_as_columns(row, state, BARS, begin, batch, zero)
+        losses = array(block_of_room(row, state, BLOCKS, batch), batch, zero)
+        of_samples(z, y, z_bar, losses, room_of_rule(row, state, batch, zero))
         divide(z_bar, state[PARTS], number)
         put_back(row, state, BARS, begin, batch, z_bar, zero)
         for i in range(batch):
             total += losses[i]
         return total
 
-    @within
-    def curve_some(row, state, part, begin, batch, zero):
-        z = columns(row, state, VALUES, INPUT, begin, batch, 0, zero)
-        y = columns(row, state, VALUES, OTHER, begin, batch, 1, zero)
-        z_dot = columns(row, state, DOTS, INPUT, begin, batch, 2, zero)
-        z_bar_dot = made(row, state, part, begin, batch, 3, zero)
-        curved(z, y, z_dot, z_bar_dot, rest_of_room(row, state, batch, zero))
+    return make
+
+
+def _curved_into(part: int, curved: Any, number: Any) -> Any:
+    """The Hessian of losses in outputs, times their tangents, by a compiled rule."""
+
+    @inlined
+    def curve(row, state, begin, batch, total, zero):
+        z = as_columns(row, state, VALUES, INPUT, begin, batch, OF_OUTPUTS, zero)
+        y = as_columns(row, state, VALUES, OTHER, begin, batch, OF_TARGETS, zero)
+        z_dot = as_columns(row, state, DOTS, INPUT, begin, batch, OF_DOTS, zero)
+        z_bar_dot = bars_as_columns(row, state, part, begin, batch, zero)
+        curved(z, y, z_dot, z_bar_dot, room_of_rule(row, state, batch, zero))
         divide(z_bar_dot, state[PARTS], number)
         put_back(row, state, part, begin, batch, z_bar_dot, zero)
+        return total
 
-    def forward(row, state, zero):
-        """A single sample has code of its own, in which loops over samples are none."""
-        sums, batch = losses_of(state), state[BATCH]
-        total = sums[OF_SAMPLES]
-        if batch == 1:
-            total = sum_of_losses(row, state, 0, 1, total, zero)
-        else:
-            for begin in range(0, batch, SAMPLES):
-                total = sum_of_losses(row, state, begin, min(SAMPLES, batch - begin), total, zero)
-        sums[OF_SAMPLES] = total
-
-    @compiled
-    def curve(row, state, part, zero):
-        for begin in range(0, state[BATCH], SAMPLES):
-            curve_some(row, state, part, begin, min(SAMPLES, state[BATCH] - begin), zero)
-
-    def tangent_of_cotangent(row, state, zero):
-        curve(row, state, BAR_DOTS, zero)
-
-    def gauss_newton(row, state, zero):
-        curve(row, state, BARS, zero)
-
-    if kind == "gauss_newton":
-        return Rule(None, gauss_newton, carries=1)
-    return Rule(forward, tangent_of_cotangent if kind == "hvp" else None, carries=1)
+    return curve
 
 
 @within
@@ -105,51 +131,51 @@ def numbers_at(row, state, part, column, begin):
 
 
 @within
-def columns(row, state, part, column, begin, batch, slot, zero):
+def block_of_room(row, state, block, batch):
+    """Where a block starts, for so many samples as go together now."""
+    return state[SCRATCH] + state[ITEM] * block * row[INPUT_WIDTH] * batch
+
+
+@within
+def room_of_rule(row, state, batch, zero):
+    return matrix(block_of_room(row, state, BLOCKS, batch) + state[ITEM] * batch, ROOM, batch, zero)
+
+
+@within
+def as_columns(row, state, part, column, begin, batch, block, zero):
     """Some samples of a value as columns; a single one is a column already."""
     given, n = numbers_at(row, state, part, column, begin), row[INPUT_WIDTH]
     if batch == 1:
         return matrix(given, n, batch, zero)
-    there = state[SCRATCH] + state[ITEM] * slot * n * batch
+    there = block_of_room(row, state, block, batch)
     transpose(there, given, batch, n, state[ITEM], zero)
     return matrix(there, n, batch, zero)
 
 
 @within
-def made(row, state, part, begin, batch, slot, zero):
+def bars_as_columns(row, state, part, begin, batch, zero):
     """Room for cotangents of some samples, as columns; that of a single one is their place."""
     n = row[INPUT_WIDTH]
     if batch == 1:
         return matrix(numbers_at(row, state, part, INPUT_BAR, begin), n, batch, zero)
-    return matrix(state[SCRATCH] + state[ITEM] * slot * n * batch, n, batch, zero)
+    return matrix(block_of_room(row, state, OF_BARS, batch), n, batch, zero)
 
 
 @within
-def losses_in_room(row, state, batch, zero):
-    return array(state[SCRATCH] + state[ITEM] * 4 * row[INPUT_WIDTH] * batch, batch, zero)
+def put_back(row, state, part, begin, batch, bars, zero):
+    """Cotangents of some samples from columns to their place."""
+    if batch != 1:
+        there = numbers_at(row, state, part, INPUT_BAR, begin)
+        transpose(there, address_of(bars), row[INPUT_WIDTH], batch, state[ITEM], zero)
 
 
 @within
-def rest_of_room(row, state, batch, zero):
-    """For what is on the way to the loss of each of some samples."""
-    return matrix(state[SCRATCH] + state[ITEM] * (4 * row[INPUT_WIDTH] + 1) * batch, ROOM, batch, zero)
-
-
-@within
-def divide(made, parts, number):
+def divide(matrix, parts, number):
     """By a power of 2, the product with its reciprocal is the same number, and sooner there."""
-    numbers, divisor = made.reshape(made.size), number(parts)
+    numbers, divisor = matrix.reshape(matrix.size), number(parts)
     if parts & (parts - 1) == 0:
         for k in range(numbers.size):
             numbers[k] *= number(1) / divisor
     else:
         for k in range(numbers.size):
             numbers[k] /= divisor
-
-
-@within
-def put_back(row, state, part, begin, batch, made, zero):
-    """Cotangents of some samples to their place."""
-    if batch != 1:
-        there = numbers_at(row, state, part, INPUT_BAR, begin)
-        transpose(there, address_of(made), row[INPUT_WIDTH], batch, state[ITEM], zero)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from difflab.kernels.elementary import MATH
+from functools import cache
+
+from difflab.kernels.elementary import FUSED_MATH, MATH
 from difflab.kernels.layout import (
     BAR_DOTS,
     BARS,
@@ -21,20 +23,25 @@ from difflab.kernels.rules.rule import Rule
 from difflab.kernels.target import compiled
 
 
-_exp = MATH.exp
+@cache
+def softmax(fused: bool) -> Rule:
+    """The rule, with exponentials that are fused or not."""
+    exp = (FUSED_MATH if fused else MATH).exp
 
+    def forward(row, state, zero):
+        z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
+        a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
+        for i in range(z.shape[0]):
+            top = z[i].max()
+            for k in range(z.shape[1]):
+                a[i, k] = exp(z[i, k] - top)
+            total = 0.0
+            for k in range(z.shape[1]):
+                total += a[i, k]
+            for k in range(z.shape[1]):
+                a[i, k] /= total
 
-def softmax(row, state, zero):
-    z = rows(state, VALUES, row[INPUT], row[WIDTH], zero)
-    a = rows(state, VALUES, row[OUTPUT], row[WIDTH], zero)
-    for i in range(z.shape[0]):
-        top = z[i].max()
-        total = 0.0
-        for k in range(z.shape[1]):
-            a[i, k] = _exp(z[i, k] - top)
-            total += a[i, k]
-        for k in range(z.shape[1]):
-            a[i, k] /= total
+    return Rule(forward, softmax_tangent, softmax_reverse, softmax_reverse_tangent, rereads=True)
 
 
 def softmax_tangent(row, state, zero):
@@ -84,6 +91,3 @@ def softmax_reverse_tangent(row, state, zero):
             change += a_dot[i, k] * (a_bar[i, k] - top)
         for k in range(a.shape[1]):
             z_bar_dot[i, k] += a_dot[i, k] * ((a_bar[i, k] - top) - mean) - a[i, k] * change
-
-
-SOFTMAX = Rule(softmax, softmax_tangent, softmax_reverse, softmax_reverse_tangent, rereads=True)

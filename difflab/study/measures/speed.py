@@ -42,7 +42,10 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 
 def second_order(prepared: Prepared, arguments: Arguments, seed: int) -> dict[str, Callable[[], object]]:
-    """A Hessian-vector product, of compiled backprop where the network has one."""
+    """A Hessian-vector product of compiled backprop, where the network has one, and a gradient that is called as it is.
+
+    Both look at their arguments and make the array that they return.
+    """
     if not isinstance(prepared, PreparedBackprop):
         return {}
     theta, _, _ = arguments
@@ -51,7 +54,10 @@ def second_order(prepared: Prepared, arguments: Arguments, seed: int) -> dict[st
         prepared.hvp(*arguments, along)
     except (ValueError, FloatingPointError):
         return {}
-    return {"hvp": lambda: prepared.hvp(*arguments, along)}
+    return {
+        "hvp": lambda: prepared.hvp(*arguments, along),
+        "called_gradient": lambda: prepared.value_and_gradient(*arguments),
+    }
 
 
 def _yardsticks(subject: Subject) -> dict[str, Callable[[], object]]:
