@@ -10,7 +10,7 @@ from difflab.kernels.transposition import SIDE, transpose
 
 
 MARGIN = 16
-SIZES = (1, SIDE - 1, SIDE, SIDE + 1, 2 * SIDE, 2 * SIDE + 3, 128)
+SIZES = (1, 2, SIDE - 1, SIDE, SIDE + 1, 2 * SIDE, 2 * SIDE + 3, 16, 17, 128)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -15,22 +15,28 @@ import numba
 
 from difflab.kernels.blas_products import by_blas
 from difflab.kernels.layout import address_of, array, matrix
-from difflab.kernels.register_tiles import tile_of, turned_block
+from difflab.kernels.register_tiles import HAS_MASKS, Shape, tile_of, turned_block
 from difflab.kernels.target import compiled, inlined
 
 
 IS_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 """Whether vectors are of 512 bits, of which there are 32 then, and not 16."""
 
-HEIGHTS = (12, 6, 4, 2, 1) if IS_WIDE else (6, 4, 2, 1)
+HEIGHTS = (12, 8, 4, 3, 2, 1) if IS_WIDE else (6, 4, 3, 2, 1)
 """Rows of tiles of a result in registers; the first for most of it."""
 
 ROWS = HEIGHTS[0]
 
 _LANES = 128 if IS_WIDE else 64
 
-WIDTHS = {item: (_LANES // item, _LANES // item // 2, _LANES // item // 4, 2, 1) for item in (8, 4)}
-"""Columns of such tiles, by the bytes of a number: two vectors of the processor, and what is left over."""
+WIDTHS = {
+    item: (_LANES // item, _LANES // item // 2, *(() if HAS_MASKS else (_LANES // item // 4, 2, 1))) for item in (8, 4)
+}
+"""Columns of such tiles, by the bytes of a number: two vectors of the processor, one, and without masks what is left
+over."""
+
+STRIPS = {item: widths[:1] if HAS_MASKS else widths for item, widths in WIDTHS.items()}
+"""Columns of strips that are made one after the other; with masks, a part of one makes all that is left over."""
 
 DEPTH = 128
 """Terms that are gone through at a time: so many of a strip of columns stay in the first cache."""
@@ -47,35 +53,40 @@ is spread over more is packed."""
 
 
 @cache
-def _strip(width: int, fused: bool) -> Any:
+def _strip(width: int, is_partial: bool, fused: bool) -> Any:
     """The function that makes all rows of one strip of columns."""
-    tile, rest = tile_of(ROWS, width, fused), _rest(HEIGHTS[1:], width, fused)
+    tile, rest = tile_of(Shape(ROWS, width, is_partial), fused), _rest(HEIGHTS[1:], width, is_partial, fused)
 
     @compiled
-    def strip(out, pitch, start, start_row, left, panel, left_row, left_term, right, right_term, rows, terms, zero):
+    def strip(
+        out, pitch, start, start_row, left, panel, left_row, left_term, right, right_term, rows, terms, columns, zero
+    ):
         for _ in range(rows // ROWS):
-            tile(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+            tile(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, columns, zero)
             out, start, left = out + ROWS * pitch, start + ROWS * start_row, left + panel
-        rest(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows % ROWS, terms, zero)
+        rows %= ROWS
+        rest(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, columns, zero)
 
     return strip
 
 
 @cache
-def _rest(heights: tuple[int, ...], width: int, fused: bool) -> Any:
+def _rest(heights: tuple[int, ...], width: int, is_partial: bool, fused: bool) -> Any:
     """The function that makes what rows are left over, in tiles as high as can be."""
     height, *lower = heights
-    tile, is_last = tile_of(height, width, fused), not lower
-    following = None if is_last else _rest(tuple(lower), width, fused)
+    tile, is_last = tile_of(Shape(height, width, is_partial), fused), not lower
+    following = None if is_last else _rest(tuple(lower), width, is_partial, fused)
 
     @inlined
-    def rest(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, zero):
+    def rest(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, columns, zero):
         if rows >= height:
-            tile(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, zero)
+            tile(out, pitch, start, start_row, left, left_row, left_term, right, right_term, terms, columns, zero)
             out, start, left = out + height * pitch, start + height * start_row, left + height * left_row
             rows -= height
         if not is_last:
-            following(out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, zero)
+            following(
+                out, pitch, start, start_row, left, left_row, left_term, right, right_term, rows, terms, columns, zero
+            )
 
     return rest
 
@@ -84,9 +95,9 @@ def _rest(heights: tuple[int, ...], width: int, fused: bool) -> Any:
 def _strips(widths: tuple[int, ...], item: int, fused: bool) -> Any:
     """The function that makes all strips of some rows, as wide as can be."""
     width, *narrower = widths
-    strip, is_last = _strip(width, fused), not narrower
-    following = None if is_last else _strips(tuple(narrower), item, fused)
-    across = width * item
+    strip, across = _strip(width, False, fused), width * item
+    following = _strips(tuple(narrower), item, fused) if narrower else _remainder(item, fused) if HAS_MASKS else None
+    is_last = following is None
 
     @inlined
     def strips(
@@ -94,7 +105,7 @@ def _strips(widths: tuple[int, ...], item: int, fused: bool) -> Any:
     ):
         term, further = (across, across * terms) if is_packed else (pitch, across)
         while columns >= width:
-            strip(out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, zero)
+            strip(out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, width, zero)
             out, right, columns = out + across, right + further, columns - width
             start = start + across if start != 0 else start
         if is_last:
@@ -107,20 +118,44 @@ def _strips(widths: tuple[int, ...], item: int, fused: bool) -> Any:
 
 
 @cache
+def _remainder(item: int, fused: bool) -> Any:
+    """The function that makes what columns are left over, in two vectors or in one."""
+    wide, narrow = WIDTHS[item]
+    part_of_two, part_of_one, one = (
+        _strip(width, is_partial, fused) for width, is_partial in ((wide, True), (narrow, True), (narrow, False))
+    )
+
+    @inlined
+    def remainder(
+        out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
+    ):
+        term = columns * item if is_packed else pitch
+        given = out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, columns, zero
+        if columns > narrow:
+            part_of_two(*given)
+        elif columns == narrow:
+            one(*given)
+        elif columns > 0:
+            part_of_one(*given)
+
+    return remainder
+
+
+@cache
 def _pack_columns(item: int) -> Any:
     """The function that packs the second factor, strip after strip, each with its terms one after the other."""
-    widths = WIDTHS[item]
-    side, turn = widths[1], turned_block(widths[1])
+    widths, side = STRIPS[item], WIDTHS[item][1]
+    turn = turned_block(side)
 
     @compiled
     def turned(strip, width, j, right, first, depth, terms, zero):
-        whole = depth - depth % side if width % side == 0 else 0
-        for k in range(0, whole, side):
-            for i in range(0, width, side):
+        deep, wide = depth - depth % side, width - width % side
+        for k in range(0, deep, side):
+            for i in range(0, wide, side):
                 source = address_of(right) + ((j + i) * terms + first + k) * item
                 turn(address_of(strip) + (k * width + i) * item, width * item, source, terms * item, zero)
-        for k in range(whole, depth):
-            for i in range(width):
+        for i in range(width):
+            for k in range(deep if i < wide else 0, depth):
                 strip[k * width + i] = right[(j + i) * terms + first + k]
 
     @compiled
@@ -140,6 +175,12 @@ def _pack_columns(item: int) -> Any:
                 else:
                     straight(strip, width, j, right, first, depth, columns)
                 j += width
+        if j < columns:
+            strip = packed[j * depth : columns * depth]
+            if is_turned:
+                turned(strip, columns - j, j, right, first, depth, terms, zero)
+            else:
+                straight(strip, columns - j, j, right, first, depth, columns)
 
     return pack
 
@@ -177,7 +218,7 @@ def in_order(item: int, fused: bool) -> Any:
     (columns, terms) if turned, all in C order. ``start`` is the address of what the product is added to: 0 for zeros,
     ``out`` itself, or with ``start_row`` 0 one row for all.
     """
-    strips, pack = _strips(WIDTHS[item], item, fused), _pack_columns(item)
+    strips, pack = _strips(STRIPS[item], item, fused), _pack_columns(item)
 
     @inlined
     def multiply(out, start, start_row, left, turned, right, right_turned, rows, columns, terms, scratch, zero):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -17,34 +19,61 @@ FAR = 64
 LINE = 64
 """Bytes that come from memory at once."""
 
+HAS_MASKS = any(llvmlite.binding.get_host_cpu_features().get(name) for name in ("avx512vl", "avx2"))
+"""Whether some lanes of a vector can be read and written by themselves."""
+
+BITS = {ir.DoubleType(): 64, ir.FloatType(): 32}
+
+
+class Shape(NamedTuple):
+    """Of a tile: rows, columns, and whether only the first of these are there, as many as a call says."""
+
+    rows: int
+    width: int
+    is_partial: bool = False
+
 
 @cache
-def tile_of(rows: int, width: int, fused: bool) -> Any:
+def tile_of(shape: Shape, fused: bool) -> Any:
     """The function that makes one tile of a result.
 
     Its arguments are addresses and strides in bytes: of the tile, of what it starts from (address 0 for zeros), of the
-    first factor by row and by term, of the second factor by term; then the number of terms.
+    first factor by row and by term, of the second factor by term; then the number of terms and that of columns.
     """
 
     @intrinsic
-    def tile(typing, out, out_row, start, start_row, left, left_row, left_term, right, right_term, terms, zero):
+    def tile(
+        typing, out, out_row, start, start_row, left, left_row, left_term, right, right_term, terms, columns, zero
+    ):
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             number = context.get_value_type(signature.args[-1])
-            _generate_tile(context, builder, number, arguments, rows, width, fused)
+            _generate_tile(context, builder, number, arguments, shape, fused)
             return ir.Constant(ir.IntType(8).as_pointer(), None)
 
-        return types.none(*[types.int64] * 10, zero), generate
+        return types.none(*[types.int64] * 11, zero), generate
 
     return tile
 
 
-def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, rows: int, width: int, fused: bool) -> None:
-    out, out_row, start, start_row, left, left_row, left_term, right, right_term, terms, _ = arguments
+def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, shape: Shape, fused: bool) -> None:
+    out, out_row, start, start_row, left, left_row, left_term, right, right_term, terms, columns, _ = arguments
+    rows, width, is_partial = shape
     word, vector = ir.IntType(64), ir.VectorType(number, width)
     align = context.get_abi_alignment(number)
+    there = _first_lanes(builder, columns, width) if is_partial else None
 
     def load(address: Any, kind: Any) -> Any:
-        return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
+        pointer = builder.inttoptr(address, kind.as_pointer())
+        if there and kind == vector:
+            return _masked_load(builder, pointer, vector, there, align)
+        return builder.load(pointer, align=align)
+
+    def store(made: Any, address: Any) -> None:
+        pointer = builder.inttoptr(address, vector.as_pointer())
+        if there:
+            _masked_store(builder, made, pointer, there, align)
+        else:
+            builder.store(made, pointer, align=align)
 
     def at(base: Any, stride: Any, i: int) -> Any:
         return builder.add(base, builder.mul(stride, ir.Constant(word, i))) if i else base
@@ -75,7 +104,32 @@ def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, rows
         for i, each in enumerate(sums):
             builder.store(builder.fadd(load(at(start, start_row, i), vector), builder.load(each)), each)
     for i, each in enumerate(sums):
-        builder.store(builder.load(each), builder.inttoptr(at(out, out_row, i), vector.as_pointer()), align=align)
+        store(builder.load(each), at(out, out_row, i))
+
+
+def _first_lanes(builder: Any, count: Any, width: int) -> Any:
+    """Which lanes of a vector are among the first so many."""
+    lanes = ir.VectorType(ir.IntType(32), width)
+    single = builder.insert_element(
+        ir.Constant(lanes, ir.Undefined), builder.trunc(count, lanes.element), ir.Constant(ir.IntType(32), 0)
+    )
+    counts = builder.shuffle_vector(single, ir.Constant(lanes, ir.Undefined), ir.Constant(lanes, None))
+    return builder.icmp_unsigned("<", ir.Constant(lanes, list(range(width))), counts)
+
+
+def _masked_load(builder: Any, pointer: Any, vector: Any, there: Any, align: int) -> Any:
+    """Zeros in other lanes, whose memory is not touched."""
+    arguments = pointer, ir.Constant(ir.IntType(32), align), there, ir.Constant(vector, None)
+    kind = ir.FunctionType(vector, [each.type for each in arguments])
+    name = f"llvm.masked.load.v{vector.count}f{BITS[vector.element]}.p0"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _masked_store(builder: Any, made: Any, pointer: Any, there: Any, align: int) -> None:
+    arguments = made, pointer, ir.Constant(ir.IntType(32), align), there
+    kind = ir.FunctionType(ir.VoidType(), [each.type for each in arguments])
+    name = f"llvm.masked.store.v{made.type.count}f{BITS[made.type.element]}.p0"
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 @cache
@@ -106,6 +160,74 @@ def turned_block(side: int) -> Any:
     return turn
 
 
+@cache
+def parted(columns: int) -> Any:
+    """The function that turns rows of so few numbers, as many as ``LINE`` has numbers: each column becomes a vector.
+
+    Its arguments are the address of the first column, how many bytes the next is further, and the address of the rows.
+    """
+
+    @intrinsic
+    def part(typing, out, out_row, given, zero):
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            vector, at = _in_line(context, builder, signature.args[-1])
+            out, out_row, given, _ = arguments
+            whole = ir.VectorType(vector.element, columns * vector.count)
+            align = context.get_abi_alignment(vector.element)
+            rows = builder.load(builder.inttoptr(given, whole.as_pointer()), align=align)
+            for k in range(columns):
+                column = _picked(builder, rows, rows, range(k, whole.count, columns))
+                builder.store(column, at(out, out_row, k), align=align)
+            return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+        return types.none(*[types.int64] * 3, zero), generate
+
+    return part
+
+
+@cache
+def joined(columns: int) -> Any:
+    """The function that turns columns back to rows; its arguments are the address of the rows, that of the first
+    column, and how many bytes the next is further.
+    """
+
+    @intrinsic
+    def join(typing, out, given, given_row, zero):
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            vector, at = _in_line(context, builder, signature.args[-1])
+            out, given, given_row, _ = arguments
+            n, align = vector.count, context.get_abi_alignment(vector.element)
+            parts = [builder.load(at(given, given_row, k), align=align) for k in range(columns)]
+            pair = _picked(builder, parts[0], parts[min(1, columns - 1)], range(2 * n))
+            last = _picked(builder, parts[-1], parts[-1], range(2 * n))
+            places = [(min(k, 2) * n + i) for i in range(n) for k in range(columns)]
+            rows = _picked(builder, pair, last, places)
+            builder.store(rows, builder.inttoptr(out, rows.type.as_pointer()), align=align)
+            return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+        return types.none(*[types.int64] * 3, zero), generate
+
+    return join
+
+
+def _in_line(context: Any, builder: Any, number: Any) -> tuple[Any, Callable[[Any, Any, int], Any]]:
+    """The vector that fills a ``LINE``, and where the one of row i lies."""
+    kind = context.get_value_type(number)
+    vector = ir.VectorType(kind, LINE * 8 // BITS[kind])
+
+    def at(base: Any, stride: Any, i: int) -> Any:
+        address = builder.add(base, builder.mul(stride, ir.Constant(stride.type, i)))
+        return builder.inttoptr(address, vector.as_pointer())
+
+    return vector, at
+
+
+def _picked(builder: Any, first: Any, second: Any, places: Iterable[int]) -> Any:
+    """Numbers of two vectors, the second counted on from the first."""
+    chosen = list(places)
+    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen))
+
+
 def _turned(builder: Any, rows: list[Any]) -> list[Any]:
     """Rows as columns: for every bit of a place, rows that differ in it exchange the entries that do [Eklundh 1972]."""
     side = len(rows)
@@ -131,6 +253,5 @@ def _prefetch(builder: Any, address: Any, size: int) -> None:
 
 def _fused(module: Any, vector: Any) -> Any:
     """A product and a sum, rounded once where the processor can."""
-    bits = {ir.DoubleType(): 64, ir.FloatType(): 32}[vector.element]
     kind = ir.FunctionType(vector, (vector, vector, vector))
-    return cgutils.get_or_insert_function(module, kind, f"llvm.fmuladd.v{vector.count}f{bits}")
+    return cgutils.get_or_insert_function(module, kind, f"llvm.fmuladd.v{vector.count}f{BITS[vector.element]}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numba
 
-from difflab.kernels.layout import array, matrix
-from difflab.kernels.register_tiles import turned_block
+from difflab.kernels.layout import matrix
+from difflab.kernels.register_tiles import LINE, joined, parted, turned_block
 from difflab.kernels.target import compiled
 
 
@@ -13,6 +13,7 @@ SIDE = 4
 """Rows and columns of what is turned in registers."""
 
 _turn = turned_block(SIDE)
+_part_two, _part_three, _join_two, _join_three = parted(2), parted(3), joined(2), joined(3)
 
 if numba.config.DISABLE_JIT:
 
@@ -27,9 +28,30 @@ else:
 
         What is left over at an end goes with some of what was turned before.
         """
-        if rows < SIDE or columns < SIDE:
-            _one_by_one(array(out, rows * columns, zero), array(given, rows * columns, zero), rows, columns)
-            return
+        lanes = LINE // item
+        if rows >= SIDE and columns >= SIDE:
+            _in_squares(out, given, rows, columns, item, zero)
+        elif 1 < columns < SIDE and rows >= lanes:
+            for i in range(0, rows, lanes):
+                row = min(i, rows - lanes)
+                there, here = out + row * item, given + row * columns * item
+                if columns == 2:
+                    _part_two(there, rows * item, here, zero)
+                else:
+                    _part_three(there, rows * item, here, zero)
+        elif 1 < rows < SIDE and columns >= lanes:
+            for k in range(0, columns, lanes):
+                column = min(k, columns - lanes)
+                there, here = out + column * rows * item, given + column * item
+                if rows == 2:
+                    _join_two(there, here, columns * item, zero)
+                else:
+                    _join_three(there, here, columns * item, zero)
+        else:
+            _one_by_one(matrix(out, columns, rows, zero), matrix(given, rows, columns, zero))
+
+    @compiled
+    def _in_squares(out, given, rows, columns, item, zero):
         for i in range(0, rows, SIDE):
             row = min(i, rows - SIDE)
             for k in range(0, columns, SIDE):
@@ -38,7 +60,8 @@ else:
                 _turn(out + there, rows * item, given + here, columns * item, zero)
 
     @compiled
-    def _one_by_one(out, given, rows, columns):
+    def _one_by_one(out, given):
+        rows, columns = given.shape
         for k in range(columns):
             for i in range(rows):
-                out[k * rows + i] = given[i * columns + k]
+                out[k, i] = given[i, k]
