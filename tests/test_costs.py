@@ -170,10 +170,6 @@ def test_a_recorded_bound_call_takes_a_microsecond_beyond_next_to_no_arithmetic(
     assert call["bound_microseconds"] - call["nothing_microseconds"] <= 1.0
 
 
-def test_every_function_of_every_build_is_recorded():
-    assert set(recorded()["functions"]) == {" ".join(case) for case in product(NAMES, BUILDS)}
-
-
 def test_every_recorded_function_is_at_least_twice_as_fast_as_the_library():
     assert min(found["ratio"] for found in recorded()["functions"].values()) >= 2
 

@@ -154,7 +154,7 @@ def test_what_is_said_of_gradients_by_their_losses_is_in_the_record():
         if row["method"].startswith("Backprop") and row.get("hidden") == "gelu"
     )
     ratio = gelu["gradient_seconds"] / gelu["primal_seconds"]
-    assert f"With gelu, on {gelu['parameters']} parameters, it took {ratio:.1f} times its loss" in " ".join(
+    assert f"With gelu, on {gelu['parameters']} parameters, a gradient took {ratio:.1f} times its loss" in " ".join(
         TEXT.split()
     )
 

@@ -150,8 +150,9 @@ LEGEND = {
     "prepare s": (
         "prepare s: once per network, libraries and kernels being loaded; gradient s: median of one gradient of the "
         "batch, taking turns in random order with the method's own loss (÷ primal), with its Hessian-vector product "
-        "(hvp ÷ gradient) and with backprop written by hand in NumPy (÷ NumPy), whose BLAS has as many threads; primal "
-        "calls: runs of the loss for one gradient. Time limits are per cell and include starting a process."
+        "(hvp ÷ gradient, both called with arguments) and with backprop written by hand in NumPy (÷ NumPy), whose BLAS "
+        "has as many threads; primal calls: runs of the loss for one gradient. Time limits are per cell and include "
+        "starting a process."
     ),
     "certificate s": (
         "÷ backprop: by the time of Backprop('float64') on the same numbers, taking turns with it; loaded, peak: the "
