@@ -170,9 +170,9 @@ def put_back(row, state, part, begin, batch, bars, zero):
 
 
 @within
-def divide(matrix, parts, number):
+def divide(bars, parts, number):
     """By a power of 2, the product with its reciprocal is the same number, and sooner there."""
-    numbers, divisor = matrix.reshape(matrix.size), number(parts)
+    numbers, divisor = bars.reshape(bars.size), number(parts)
     if parts & (parts - 1) == 0:
         for k in range(numbers.size):
             numbers[k] *= number(1) / divisor
