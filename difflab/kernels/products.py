@@ -165,22 +165,22 @@ def _pack_columns(item: int) -> Any:
                 strip[k * width + i] = right[(first + k) * columns + j + i]
 
     @compiled
+    def pack_strip(packed, width, j, right, is_turned, first, depth, columns, terms, zero):
+        strip = packed[j * depth : (j + width) * depth]
+        if is_turned:
+            turned(strip, width, j, right, first, depth, terms, zero)
+        else:
+            straight(strip, width, j, right, first, depth, columns)
+
+    @compiled
     def pack(packed, right, is_turned, first, depth, columns, terms, zero):
         j = 0
         for width in widths:
             while j + width <= columns:
-                strip = packed[j * depth : (j + width) * depth]
-                if is_turned:
-                    turned(strip, width, j, right, first, depth, terms, zero)
-                else:
-                    straight(strip, width, j, right, first, depth, columns)
+                pack_strip(packed, width, j, right, is_turned, first, depth, columns, terms, zero)
                 j += width
         if j < columns:
-            strip = packed[j * depth : columns * depth]
-            if is_turned:
-                turned(strip, columns - j, j, right, first, depth, terms, zero)
-            else:
-                straight(strip, columns - j, j, right, first, depth, columns)
+            pack_strip(packed, columns - j, j, right, is_turned, first, depth, columns, terms, zero)
 
     return pack
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ class Shape(NamedTuple):
 
     rows: int
     width: int
-    is_partial: bool = False
+    is_partial: bool
 
 
 @cache
@@ -146,13 +146,9 @@ def turned_block(side: int) -> Any:
             vector = ir.VectorType(context.get_value_type(signature.args[-1]), side)
             align = context.get_abi_alignment(vector.element)
 
-            def place(base: Any, stride: Any, i: int) -> Any:
-                address = builder.add(base, builder.mul(stride, ir.Constant(stride.type, i)))
-                return builder.inttoptr(address, vector.as_pointer())
-
-            rows = [builder.load(place(given, given_row, i), align=align) for i in range(side)]
+            rows = [builder.load(_row(builder, vector, given, given_row, i), align=align) for i in range(side)]
             for i, row in enumerate(_turned(builder, rows)):
-                builder.store(row, place(out, out_row, i), align=align)
+                builder.store(row, _row(builder, vector, out, out_row, i), align=align)
             return ir.Constant(ir.IntType(8).as_pointer(), None)
 
         return types.none(*[types.int64] * 4, zero), generate
@@ -170,14 +166,14 @@ def parted(columns: int) -> Any:
     @intrinsic
     def part(typing, out, out_row, given, zero):
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            vector, at = _in_line(context, builder, signature.args[-1])
+            vector = _in_line(context.get_value_type(signature.args[-1]))
             out, out_row, given, _ = arguments
             whole = ir.VectorType(vector.element, columns * vector.count)
             align = context.get_abi_alignment(vector.element)
             rows = builder.load(builder.inttoptr(given, whole.as_pointer()), align=align)
             for k in range(columns):
                 column = _picked(builder, rows, rows, range(k, whole.count, columns))
-                builder.store(column, at(out, out_row, k), align=align)
+                builder.store(column, _row(builder, vector, out, out_row, k), align=align)
             return ir.Constant(ir.IntType(8).as_pointer(), None)
 
         return types.none(*[types.int64] * 3, zero), generate
@@ -194,10 +190,10 @@ def joined(columns: int) -> Any:
     @intrinsic
     def join(typing, out, given, given_row, zero):
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            vector, at = _in_line(context, builder, signature.args[-1])
+            vector = _in_line(context.get_value_type(signature.args[-1]))
             out, given, given_row, _ = arguments
             n, align = vector.count, context.get_abi_alignment(vector.element)
-            parts = [builder.load(at(given, given_row, k), align=align) for k in range(columns)]
+            parts = [builder.load(_row(builder, vector, given, given_row, k), align=align) for k in range(columns)]
             pair = _picked(builder, parts[0], parts[min(1, columns - 1)], range(2 * n))
             last = _picked(builder, parts[-1], parts[-1], range(2 * n))
             places = [(min(k, 2) * n + i) for i in range(n) for k in range(columns)]
@@ -210,16 +206,15 @@ def joined(columns: int) -> Any:
     return join
 
 
-def _in_line(context: Any, builder: Any, number: Any) -> tuple[Any, Callable[[Any, Any, int], Any]]:
-    """The vector that fills a ``LINE``, and where the one of row i lies."""
-    kind = context.get_value_type(number)
-    vector = ir.VectorType(kind, LINE * 8 // BITS[kind])
+def _in_line(number: Any) -> Any:
+    """The vector that fills a ``LINE``."""
+    return ir.VectorType(number, LINE * 8 // BITS[number])
 
-    def at(base: Any, stride: Any, i: int) -> Any:
-        address = builder.add(base, builder.mul(stride, ir.Constant(stride.type, i)))
-        return builder.inttoptr(address, vector.as_pointer())
 
-    return vector, at
+def _row(builder: Any, vector: Any, base: Any, stride: Any, i: int) -> Any:
+    """Where the vector of row i lies."""
+    address = builder.add(base, builder.mul(stride, ir.Constant(stride.type, i)))
+    return builder.inttoptr(address, vector.as_pointer())
 
 
 def _picked(builder: Any, first: Any, second: Any, places: Iterable[int]) -> Any:
