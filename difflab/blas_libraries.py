@@ -16,7 +16,7 @@ MKL = "libmkl_rt."
 """How the name of the file of MKL begins that has all routines."""
 
 LP64 = 0
-"""MKL's number for the interface whose integers have 32 bits."""
+"""MKL's number for the interface whose integers have 32 bits; the bit of the others is 1 [mkl_service.h]."""
 
 
 def missing(blas: str) -> str | None:
@@ -78,4 +78,4 @@ def _takes_short_integers() -> bool:
 
     The first to use it in a process chooses, by such a call or else by ``MKL_INTERFACE_LAYER``.
     """
-    return _mkl_file() is not None and _mkl().MKL_Set_Interface_Layer(LP64) == LP64
+    return _mkl_file() is not None and _mkl().MKL_Set_Interface_Layer(LP64) & 1 == LP64

@@ -16,8 +16,8 @@ import difflab as dl
 
 
 KERNELS = (
-    *("flags", "vector_math", "elementary", "kept_code", "target", "layout", "loops", "atomic", "turn"),
-    *("blas_products", "register_tiles", "transposition", "products"),
+    *("flags", "processor", "llvm", "vector_math", "elementary", "kept_code", "target", "layout", "loops", "atomic"),
+    *("turn", "blas_products", "register_tiles", "register_turns", "transposition", "products"),
     "rules.rule",
     *(
         "rules.linear",
@@ -29,7 +29,7 @@ KERNELS = (
         "rules.label_smoothing",
     ),
     *("rules.loss", "rules.maxout", "rules.multiply", "rules.penalty", "rules.softmax", "rules"),
-    *("admission", "sweeps", "crew", "threads", "addresses", "bars", "tables", "plans"),
+    *("admission", "sweeps", "crew", "threads", "addresses", "bars", "tables", "plans", "kept_plans"),
 )
 """Where faults are planted, each after those that it imports."""
 
@@ -56,8 +56,9 @@ def with_fault(edit: Edit, tile: int | None = None, **options: Any) -> Prepare:
         assert occurrences(old) == 1, f"{old!r} must occur once in the kernels, got {occurrences(old)}"
 
     def prepare(net: dl.MLP) -> dl.Prepared:
-        with remade(pairs) as plans:
+        with remade(pairs):
             if tile:
+                plans: Any = sys.modules["difflab.kernels.plans"]
                 plans.LEAST_TILE = plans.MOST_TILE = tile
             return dl.Backprop(**options).prepare(net)
 
@@ -65,17 +66,15 @@ def with_fault(edit: Edit, tile: int | None = None, **options: Any) -> Prepare:
 
 
 @contextmanager
-def remade(pairs: list[tuple[str, str]]) -> Iterator[ModuleType]:
-    """Kernels made anew, in the place of the originals meanwhile; the last of them."""
+def remade(pairs: list[tuple[str, str]]) -> Iterator[None]:
+    """Kernels made anew, in the place of the originals meanwhile."""
     with pytest.MonkeyPatch.context() as planting:
         for original, source in zip(ORIGINALS, TEXT, strict=True):
-            plans = _remade(original, source, pairs, planting)
-        yield plans
+            _remade(original, source, pairs, planting)
+        yield
 
 
-def _remade(
-    original: ModuleType, source: str, pairs: list[tuple[str, str]], planting: pytest.MonkeyPatch
-) -> ModuleType:
+def _remade(original: ModuleType, source: str, pairs: list[tuple[str, str]], planting: pytest.MonkeyPatch) -> None:
     for old, new in pairs:
         source = source.replace(old, new)
     module, (package, _, name) = ModuleType(original.__name__), original.__name__.rpartition(".")
@@ -83,4 +82,3 @@ def _remade(
     planting.setitem(sys.modules, original.__name__, module)
     planting.setattr(sys.modules[package], name, module, raising=False)
     exec(compile(source, str(original.__file__), "exec"), module.__dict__)
-    return module

@@ -178,8 +178,7 @@ def other_aims_table(committed: bool = True) -> str:
     if not speed or not headline:
         return NOT_MEASURED
     speed = [row for row in speed if row["status"] == "ok"]
-    record, functions = campaign("costs"), campaign("vector_math")["figures"]
-    costs = record["figures"]
+    costs, functions = campaign("costs")["figures"], campaign("vector_math")["figures"]
     calls = {
         kind: [call[f"{kind}_microseconds"] - call["nothing_microseconds"] for call in costs["call"].values()]
         for kind in ("bound", "checked")
@@ -211,8 +210,20 @@ def other_aims_table(committed: bool = True) -> str:
     of = f"Of {len(medians)} median errors in ulp of the study `headline`, those larger than before: {said}.\n"
     beyond = ", ".join(beyond_what_was_asked(functions)) or "none"
     larger = f"Larger errors than 2 ulp, or for tanh in float64 2.5: {beyond}.\n"
-    of_costs = f"Calls, start and functions are timed by themselves. {machine([record['environment'] | record])}\n"
-    return markdown(["what", "aim", "reached"], lines) + "\n" + larger + of + of_costs
+    machines = {
+        "Share, gradients and products": recorded_machine("speed", committed),
+        "Medians": recorded_machine("headline", committed),
+        "Calls, start and times of functions, by themselves": machine_of("costs"),
+        "Errors of functions": machine_of("vector_math"),
+    }
+    said = [f"{what}: {where[0].lower()}{where[1:]}" for what, where in machines.items()]
+    return markdown(["what", "aim", "reached"], lines) + "\n" + larger + of + "\n" + "\n\n".join(said) + "\n"
+
+
+def machine_of(name: str) -> str:
+    """Where a campaign was recorded."""
+    record = campaign(name)
+    return machine([record["environment"] | record])
 
 
 def _from_to(figures: list[float]) -> str:

@@ -16,6 +16,7 @@ import pytest
 from numba.core import compiler
 
 import difflab as dl
+from difflab.kernels import kept_plans
 
 
 CLASSIFIER = dl.MLP.dense([3, 2, 2])
@@ -499,7 +500,7 @@ def test_a_batch_that_cannot_fit_is_refused_before_anything_is_allocated(monkeyp
     arguments = arguments._replace(theta=net.init(0), out=np.full(net.n_params, 7.0))
     before = arguments.out.copy()
     memory(monkeypatch, 100)
-    monkeypatch.setattr(ready._plans, "make_plan", None)
+    monkeypatch.setattr(kept_plans, "make_plan", None)
     with pytest.raises(MemoryError) as raised:
         ready.value_and_gradient(*arguments)
     assert str(raised.value).startswith(f"a batch of {BATCH} through {net} must fit into 100 bytes, got ")
@@ -542,7 +543,7 @@ def test_a_very_wide_network_has_tiles_of_a_few_samples():
     net = dl.MLP.dense([2, 400_000, 2], "relu")
     theta, x, y = np.ones(net.n_params), np.ones((40, 2)), np.tile([0, 1], 20)
     ready = dl.Backprop().prepare(net)
-    assert sum(array.nbytes for array in ready._at_hand["value_and_gradient"].memory) < 1 << 29
+    assert sum(array.nbytes for array in ready._plans.at_hand["gradient"].memory) < 1 << 29
     value, gradient = ready.value_and_gradient(theta, x, y)
     assert value == pytest.approx(np.log(2), rel=1e-12)
     np.testing.assert_allclose(gradient[-2:], 0, atol=1e-15)

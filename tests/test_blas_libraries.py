@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import naive
 import numpy as np
@@ -48,17 +49,27 @@ def test_a_package_without_its_file_counts_for_nothing(monkeypatch):
     assert blas_libraries._mkl_file.__wrapped__() is None
 
 
-class Long:
-    """MKL as another user of the process has made it take integers of 64 bits."""
-
-    def MKL_Set_Interface_Layer(self, layer: int) -> int:  # noqa: N802
-        return 1
+LP64, ILP64, GNU = 0, 1, 2
+"""MKL's numbers for interfaces; that for GNU's compilers is added to one of the others [mkl_service.h]."""
 
 
-def test_an_mkl_that_takes_long_integers_is_not_called(monkeypatch):
+def with_mkl_of(monkeypatch: pytest.MonkeyPatch, interface: int) -> None:
+    """As another user of the process has chosen."""
     without_mkl(monkeypatch)
+    library = SimpleNamespace(MKL_Set_Interface_Layer=lambda layer: interface)
     monkeypatch.setattr(blas_libraries, "_mkl_file", lambda: "libmkl_rt.so.3")
-    monkeypatch.setattr(blas_libraries, "_mkl", Long)
+    monkeypatch.setattr(blas_libraries, "_mkl", lambda: library)
+
+
+@pytest.mark.parametrize("interface", [LP64, LP64 + GNU])
+def test_an_mkl_that_takes_short_integers_is_called_whoevers_interface_it_has(monkeypatch, interface):
+    with_mkl_of(monkeypatch, interface)
+    assert blas_libraries.missing("mkl") is None
+
+
+@pytest.mark.parametrize("interface", [ILP64, ILP64 + GNU])
+def test_an_mkl_that_takes_long_integers_is_not_called(monkeypatch, interface):
+    with_mkl_of(monkeypatch, interface)
     assert blas_products.chosen("auto") == "scipy"
     with pytest.raises(dl.Unsupported, match="MKL must take integers of 32 bits, got 64"):
         dl.Backprop(blas="mkl").prepare(NET)

@@ -17,6 +17,7 @@ from flint import arb
 
 import difflab as dl
 from difflab.backends import finite_difference
+from difflab.backends.arguments import checked
 from difflab.counting import loss_tree_operations
 from difflab.derivation import expressions, forecasting
 from difflab.derivation.sharing import SHARING, Way
@@ -353,6 +354,16 @@ def test_read_only_arguments_are_taken(label):
     value, gradient = prepared.value_and_gradient(*arguments)
     assert value == expected[0]
     assert (gradient == expected[1]).all()
+
+
+def test_compiled_code_reads_read_only_arguments_where_they_lie():
+    theta, x, y = problem("one weight", 1, "soft")
+    for a in (theta, x, y):
+        a.flags.writeable = False
+    given = checked(NETS["one weight"], theta, x, y, ("float64",))
+    assert given.theta is theta
+    assert given.x is x
+    assert given.y is y
 
 
 @each_backend

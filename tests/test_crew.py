@@ -56,6 +56,17 @@ def made_by_helpers(crew: Crew) -> int:
     return int(crew.of_helpers(layout.N_MADE).sum())
 
 
+def until_helped(crew: Crew, call, beyond: int = 0) -> bool:
+    """Call in a row until helpers have made more chunks than that: after a sleep one call is over before they wake."""
+
+    def hundred_calls() -> bool:
+        for _ in range(100):
+            call()
+        return made_by_helpers(crew) > beyond
+
+    return until(hundred_calls)
+
+
 def words_at(place: int, size: int) -> ctypes.Array:
     return (ctypes.c_int64 * size).from_address(place)
 
@@ -68,10 +79,11 @@ def partners_of(words: np.ndarray, count: int) -> list[ctypes.Array]:
 # --- chunks
 
 
-def test_a_large_enough_batch_is_shared_and_a_small_one_is_not():
+def test_a_large_enough_batch_is_shared_and_a_small_one_is_not(monkeypatch):
+    operations = dl.Backprop().prepare(NETS["smooth"]).facts["gradient_ops"]
+    monkeypatch.setattr(backprop, "WORTH_A_THREAD", 10 * operations - 1)
     crew = dl.Backprop(threads=2).prepare(NETS["smooth"])._crew
-    enough = 2 * -(-backprop.WORTH_A_THREAD // (6 * NETS["smooth"].n_params))
-    assert [crew.chunks(batch) for batch in (1, 2, 33, enough - 1, enough)] == [1, 1, 1, 1, 2]
+    assert [crew.chunks(batch) for batch in (1, 2, 19, 20, 33)] == [1, 1, 1, 2, 2]
 
 
 @shared_at_once
@@ -97,10 +109,11 @@ def test_partners_have_tiles_of_one_size(options):
     """Without penalties a plan has fewer columns, and would have larger tiles."""
     prepared = dl.Backprop(**options).prepare(NETS["learnable"])
     prepared.hvp(*problem("learnable", 33, "float64"), np.ones(NETS["learnable"].n_params))
-    for plan in (plan for plans in prepared._made.values() for plan in plans.values()):
-        if plan.words[CREW]:
-            partners = partners_of(plan.words, prepared._crew.partners)
-            assert {partner[TILE] for partner in partners} == {plan.words[TILE]}
+    shared = [plan for plans in prepared._plans.kept.values() for plan in plans.values() if plan.words[CREW]]
+    assert len(shared) == 3
+    for plan in shared:
+        partners = partners_of(plan.words, prepared._crew.partners)
+        assert {partner[TILE] for partner in partners} == {plan.words[TILE]}
 
 
 # --- what is found
@@ -125,7 +138,7 @@ def test_a_thousand_calls_of_which_helpers_make_a_part_have_the_same_bits(option
     arguments = problem("smooth", LONG, "float64")
     prepared = dl.Backprop(**options).prepare(NETS["smooth"])
     expected = prepared.value_and_gradient(*arguments)
-    assert until(lambda: made_by_helpers(prepared._crew) > 100 or not prepared.value(*arguments), 60)
+    assert until_helped(prepared._crew, lambda: prepared.value(*arguments), 100)
     for _ in range(1000):
         value, gradient = prepared.value_and_gradient(*arguments)
         assert (value, gradient.tobytes()) == (expected[0], expected[1].tobytes())
@@ -272,7 +285,7 @@ def test_helpers_sleep_when_there_is_nothing_and_make_chunks_when_they_are_woken
     arguments = problem("smooth", 33, "float64")
     prepared.value_and_gradient(*arguments)
     crew = prepared._crew
-    assert until(lambda: prepared.value(*arguments) is None or made_by_helpers(crew) > 0)
+    assert until_helped(crew, lambda: prepared.value(*arguments))
     plan = words_at(int(crew.of_helpers(layout.PLAN)[0]), int(crew.of_helpers(layout.SIZE)[0]))
     loss = (ctypes.c_double * LIMITS).from_address(plan[LOSS_SUMS])
     for _ in range(3):
@@ -302,8 +315,7 @@ def test_every_way_to_call_wakes_helpers(how):
         "hvp": lambda: prepared.hvp(theta, x, y, theta),
     }
     assert until(lambda: is_asleep(prepared._crew))
-    before = made_by_helpers(prepared._crew)
-    assert until(lambda: calls[how]() is not None and made_by_helpers(prepared._crew) > before)
+    assert until_helped(prepared._crew, calls[how], made_by_helpers(prepared._crew))
 
 
 @compiled_only
@@ -438,7 +450,7 @@ def test_a_forked_process_has_helpers_of_its_own():
     if pid == 0:
         before = made_by_helpers(crew)
         same = prepared.value_and_gradient(*arguments)[1].tobytes() == expected
-        helped = until(lambda: prepared.value(*arguments) is None or made_by_helpers(crew) > before)
+        helped = until_helped(crew, lambda: prepared.value(*arguments), before)
         os._exit(0 if same and helped else 1)
     crew.of_helpers(layout.OFFER)[0] = layout.NOTHING
     deadline, ended = time.monotonic() + 60, (0, 0)

@@ -243,9 +243,9 @@ def test_sweeps_that_are_one_call_hold_back_the_threads_of_blas_as_well(monkeypa
     arguments = naive.random_problem(net, np.random.default_rng(0), batch)
     expected = dl.Backprop(mode="reproducible").prepare(net).value_and_gradient(*arguments)
     prepared.value_and_gradient(*arguments)
-    for ndim, door in prepared._doors["value_and_gradient"].items():
+    for ndim, door in prepared._doors["gradient"].items():
         noting = lambda *given, door=door: held.append(ONE_THREAD.is_held) or door(*given)  # noqa: E731
-        monkeypatch.setitem(prepared._doors["value_and_gradient"], ndim, noting)
+        monkeypatch.setitem(prepared._doors["gradient"], ndim, noting)
     for call in (prepared.value_and_gradient, lambda *given: prepared.bound_to(*given).value_and_gradient()):
         value, gradient = call(*arguments)
         assert value == pytest.approx(expected[0], rel=1e-13)

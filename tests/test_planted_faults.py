@@ -37,12 +37,16 @@ def test_faults_are_planted_into_all_that_a_sweep_is_made_of():
     assert {Path(module.__file__) for module in ORIGINALS} | {folder / "__init__.py"} == set(folder.rglob("*.py"))
 
 
-WEIGHT = "    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps_weight, zero)\n"
-COTANGENT = "        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps_input, zero)\n"
+WEIGHT = "    add_to_weight(row, state, parameter_at(state, GRADIENT, row[FIRST]), z_bar, a, keeps_weight, zero)\n"
+COTANGENT = (
+    "        add_to_inputs(row, state, a_bar, z_bar, parameter_at(state, THETA, row[FIRST]), keeps_input, zero)\n"
+)
 DIVIDED = "divide(z_bar, state[PARTS], number)"
 INPUT_KEPT = "place(state, BARS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0"
 ACTIVATION_KEPT = "    if row[KEEPS] & KEEPS_INPUT != 0:\n        for i in range(slopes.size):\n            z_bar[i] +="
-OPENED_PARAMETER = "if state[IS_FIRST] != 0 and row[KEEPS] & bit == 0:"
+BEGUN = "is_begun(row, state, KEEPS_FIRST)"
+WEIGHT_KEPT = f"place(state, BARS, row[OUTPUT_BAR])\n    keeps_weight = {BEGUN}"
+OPENED_PARAMETER = "if not is_begun(row, state, bit):"
 BITS = "row[KEEPS] |= bit if value in begun else 0"
 FREE_ROOM = "all(b + width <= room.start or room.stop <= b for room in taken)"
 READ = "if number in self.of or OPERATIONS[step.operation].is_total:"
@@ -59,7 +63,7 @@ EDITS: dict[str, Edit] = {
         ACTIVATION_KEPT,
         ACTIVATION_KEPT.replace("row[KEEPS] & KEEPS_INPUT != 0", "1"),
     ),
-    "stale gradient": ("begun = state[IS_FIRST] == 0\n", "begun = True\n"),
+    "stale gradient": (WEIGHT_KEPT, WEIGHT_KEPT.replace(BEGUN, "True")),
     "stale gradient of a bias": (OPENED_PARAMETER, "if False:"),
     "all cotangents begun": (BITS, "row[KEEPS] |= bit"),
     "bias of the first sample alone": ("bias_bar[j] += z_bar[i, j]", "bias_bar[j] += z_bar[0, j]"),
@@ -125,7 +129,6 @@ NETS = {
 }
 
 OPENED = "    if row[KEEPS] & bit == 0:\n        clear(made)\n"
-WEIGHT_KEPT = "keeps_weight = begun or row[KEEPS] & KEEPS_FIRST != 0"
 SLOPE = "p_bar[k] += a_bar[i, j] * by_p(at, q)"
 OF_UNIT = "k = j % p.size\n                at, q = np.float64(z[i, j]), np.float64(p[k])\n                z_bar[i, j]"
 SOFTMAX = "made[k] += a[k] * ((lead[k] - top) - mean)"
@@ -144,8 +147,8 @@ RULE_FAULTS: dict[str, tuple[str, Edit]] = {
         "add",
         (READ, f"{READ}\n{' ' * 16}self._taken.pop(number, None)"),
     ),
-    "shared weight overwritten": ("affine", (WEIGHT_KEPT, "keeps_weight = begun")),
-    "shared bias overwritten": ("affine", (OPENED_PARAMETER, "if state[IS_FIRST] != 0:")),
+    "shared weight overwritten": ("affine", (WEIGHT_KEPT, WEIGHT_KEPT.replace("KEEPS_FIRST", "0"))),
+    "shared bias overwritten": ("affine", (OPENED_PARAMETER, OPENED_PARAMETER.replace("bit", "0"))),
     "shared parameters taken for two": ("affine", (OVERLAP, "False")),
     "slope of prelu missing": ("activation", (SLOPE, "pass")),
     "slope of prelu of one unit for all": ("activation", (OF_UNIT, OF_UNIT.replace("j % p.size", "0"))),
@@ -223,7 +226,7 @@ RULE_FAULTS: dict[str, tuple[str, Edit]] = {
         "penalty",
         (PENALTY, f"weight_bar[k] += (l1 * np.sign(weight[k]) + l2 * weight[k]) / state[{layout.BATCH}]"),
     ),
-    "penalty overwritten by the loss": ("penalty", (WEIGHT_KEPT, "keeps_weight = begun")),
+    "penalty overwritten by the loss": ("penalty", (WEIGHT_KEPT, WEIGHT_KEPT.replace("KEEPS_FIRST", "0"))),
 }
 
 
@@ -269,7 +272,10 @@ TILE_FAULTS: dict[str, tuple[str, Edit]] = {
     "tile for all but the first left out": ("loss", (TILES, "range(most, plan[TOTAL], most)")),
     "every tile the first": ("loss", (FIRST, "plan[IS_FIRST] = 1")),
     "no tile the first": ("loss", (FIRST, "plan[IS_FIRST] = 0")),
-    "weight of the last tile alone": ("loss", ("begun = state[IS_FIRST] == 0\n", "begun = False\n")),
+    "weight of the last tile alone": (
+        "loss",
+        (WEIGHT_KEPT, WEIGHT_KEPT.replace(BEGUN, "row[KEEPS] & KEEPS_FIRST != 0")),
+    ),
     "bias of the last tile alone": ("loss", (OPENED_PARAMETER, "if row[KEEPS] & bit == 0:")),
     "slope of the last tile alone": ("activation", (OPENED_PARAMETER, "if row[KEEPS] & bit == 0:")),
     "mean over a tile": ("loss", (DIVIDED, DIVIDED.replace("PARTS", "BATCH"))),

@@ -7,17 +7,20 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from itertools import product
+from pathlib import Path
 from types import FunctionType
 from typing import Any, NamedTuple
 
+import llvmlite.binding
 import numba
 import numpy as np
 import pytest
 from entered import entered
 from numba import types
+from test_sweeps import child
 
 from difflab import blas_libraries
-from difflab.kernels import products
+from difflab.kernels import processor, products
 from difflab.kernels.products import DEPTH, HEIGHT, HEIGHTS, WIDTHS, scratch_size
 
 
@@ -245,9 +248,40 @@ def start_of(shape: Shape, start: str) -> Shape:
 @each_maker
 @each_dtype
 def test_every_remainder_of_tiles_is_right(maker, dtype):
-    for shape, start, turns in cases(REMAINDERS):
-        if fits(maker, start, shape):
-            assert_right(maker, given(start_of(shape, start), dtype, start), turns)
+    for i, shape in enumerate(REMAINDERS):
+        assert_right(maker, given(shape, dtype, ("zeros", "itself")[i % 2]), TURNS[i // 2 % 4])
+
+
+LESSER = {
+    "neither wide vectors nor masks": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""},
+    "masks without wide vectors": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+avx,+avx2"},
+}
+REMAINDER_CHECK = """
+import test_products
+from difflab.kernels import products
+
+print(products.IS_WIDE, products.HAS_MASKS)
+test_products.test_every_remainder_of_tiles_is_right("in order", "float64")
+"""
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NumPy has no tiles")
+@pytest.mark.parametrize("lesser", LESSER)
+def test_tiles_of_lesser_processors_are_right(lesser):
+    tests, has_masks = Path(__file__).parent, lesser.startswith("masks")
+    if has_masks and not llvmlite.binding.get_host_cpu_features().get("avx2"):
+        pytest.skip("this processor has no masks")
+    said = child(REMAINDER_CHECK, tests, tests.parent, **LESSER[lesser])
+    assert said == f"False {has_masks}\n"
+
+
+def test_features_are_those_that_code_is_compiled_for(monkeypatch):
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", "-sse4.2,+avx2,-avx512f")
+    assert processor.has("avx2")
+    assert processor.has("avx512f", "avx2")
+    assert not processor.has("avx512f", "avx512vl")
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", None)
+    assert processor.has("avx2") == bool(llvmlite.binding.get_host_cpu_features().get("avx2"))
 
 
 @each_maker
@@ -276,14 +310,27 @@ def test_random_shapes_are_right(maker, dtype):
 
 
 @each_dtype
-def test_the_faster_of_both_is_right_on_both_sides_of_its_limit(monkeypatch, dtype):
-    limit = 9 * 20 * 30
-    monkeypatch.setattr(products, "own_terms", lambda item, library: products.OwnTerms(*[limit] * 3))
+def test_products_are_by_own_loops_up_to_their_limits_and_by_blas_beyond(monkeypatch, dtype):
+    """Each kind of product has a limit of its own; what makes one is seen by its bits."""
+    limits = products.OwnTerms(forward=9 * 20 * 30, of_weights=9 * 20 * 40, of_inputs=9 * 20 * 50)
+    monkeypatch.setattr(products, "own_terms", lambda item, library: limits)
+    monkeypatch.setattr(products, "by_blas", lambda item, library: filling_with_sevens)
+    own = compiled("in order, fused", dtype)
     faster = machine_code(products.product.__wrapped__(np.dtype(dtype).itemsize, False, "scipy"), dtype)
-    monkeypatch.setitem(globals(), "compiled", lambda maker, dtype: faster)
-    for start, turns in product(STARTS[:4], TURNS):
-        for shape in (Shape(9, 20, 30), Shape(9, 20, 31), Shape(limit, 1, 1), Shape(limit + 1, 1, 1)):
-            assert_right("the faster", given(start_of(shape, start), dtype, start), turns)
+    monkeypatch.setitem(globals(), "compiled", lambda maker, dtype: {"own": own, "faster": faster}[maker])
+    for turns in TURNS:
+        limit = limits.of_weights if turns[0] else limits.forward if turns[1] else limits.of_inputs
+        for shape in (Shape(9, 20, limit // 180), Shape(limit, 1, 1)):
+            g, beyond = given(shape, dtype), given(shape._replace(rows=shape.rows + 1), dtype)
+            assert made("faster", g, turns).tobytes() == made("own", g, turns).tobytes(), (shape, turns)
+            assert (made("faster", beyond, turns) == 7).all(), (shape, turns)
+
+
+@numba.njit(inline="always")
+def filling_with_sevens(out, start, start_row, left, turned, right, right_turned, rows, columns, terms, scratch, zero):
+    numbers = products.array(out, rows * columns, zero)
+    for i in range(numbers.size):
+        numbers[i] = 7
 
 
 # --- numbers that are not finite, and those that are hardly there

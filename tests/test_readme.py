@@ -375,10 +375,10 @@ def row_of(network, method):
     return next(row for row in recorded_rows("headline") if (row["network"], row["method"]) == (network, method))
 
 
-def test_recorded_backprop_takes_at_most_twice_the_time_of_handwritten_numpy():
+def test_recorded_backprop_takes_less_time_than_handwritten_numpy():
     row = row_of("64-32-10", "Backprop('float64')")
     assert row["batch"] == 128
-    assert row["gradient_seconds"] <= 2 * row["handwritten_seconds"]
+    assert row["gradient_seconds"] < row["handwritten_seconds"]
 
 
 def test_the_contests_were_recorded_with_the_blas_that_is_said():

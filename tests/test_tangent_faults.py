@@ -60,7 +60,7 @@ FAULTS: dict[str, Fault] = {
         ("add_outputs(row, state, z_dot, bias_dot, 0, a,", "add_outputs(row, state, z_dot, bias_dot, 0, a_dot,"),
     ),
     "affine: no tangent of the bias": Fault(
-        "affine", BOTH, ("at(row, state, THETA_DOT, SECOND) if row[SECOND] >= 0", "0 if row[SECOND] >= 0")
+        "affine", BOTH, ("parameter_at(state, THETA_DOT, row[SECOND]) if row[SECOND] >= 0", "0 if row[SECOND] >= 0")
     ),
     "affine: the tangent of inputs in place of that of the weight": Fault(
         "affine", BOTH, ("z_dot, z_dot, pitch, a_dot,", "z_dot, 0, pitch, a_dot,")
@@ -68,15 +68,19 @@ FAULTS: dict[str, Fault] = {
     "affine: weight_bar_dot without z_bar_dot": Fault(
         "affine",
         HVP,
-        ("FIRST), z_bar_dot, a, keeps_weight", "FIRST), z_bar, a, keeps_weight"),
+        ("row[FIRST]), z_bar_dot, a, keeps_weight", "row[FIRST]), z_bar, a, keeps_weight"),
     ),
     "affine: weight_bar_dot without a_dot": Fault("affine", HVP, ("z_bar, a_dot, True", "z_bar, a, True")),
     "affine: shared weight_bar_dot overwritten": Fault(
-        "affine", HVP, ("GRADIENT_DOT, FIRST), z_bar_dot, a, keeps_weight", "GRADIENT_DOT, FIRST), z_bar_dot, a, False")
+        "affine",
+        HVP,
+        ("GRADIENT_DOT, row[FIRST]), z_bar_dot, a, keeps_weight", "GRADIENT_DOT, row[FIRST]), z_bar_dot, a, False"),
     ),
     "affine: bias_bar_dot from z_bar": Fault("affine", HVP, ("GRADIENT_DOT, BAR_DOTS", "GRADIENT_DOT, BARS")),
     "affine: a_bar_dot without the tangent of the weight": Fault(
-        "affine", HVP, ("at(row, state, THETA_DOT, FIRST), True", "at(row, state, THETA, FIRST), True")
+        "affine",
+        HVP,
+        ("parameter_at(state, THETA_DOT, row[FIRST]), True", "parameter_at(state, THETA, row[FIRST]), True"),
     ),
     "activation: slope off by 0.1 %": Fault(
         "activation", TANGENT, ("a_dot[i] = slopes[i] * z_dot[i]", "a_dot[i] = 1.001 * slopes[i] * z_dot[i]")

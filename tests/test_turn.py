@@ -227,7 +227,7 @@ def forked(is_right: Callable[[], bool]) -> int:
 def test_a_forked_process_has_no_plan_that_is_half_in_use():
     """Samples stay, though a thread that did not come along had them move."""
     prepared, (theta, x, y) = dl.Backprop().prepare(NETS["smooth"]), problem("smooth", 5, "float64")
-    expected, plan = prepared.hvp(theta, x, y, theta), prepared._plan("hvp", 5)
+    expected, plan = prepared.hvp(theta, x, y, theta), prepared._plans.of("hvp", 5)
     left = {"X_DOT": np.ones_like(x), "X_DOT_STEP": x.strides[0]}
     with prepared._turn:
         prepared._set(plan.words, left)

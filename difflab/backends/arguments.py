@@ -89,7 +89,7 @@ def _check_array(name: str, array: object, dtypes: tuple[str, ...]) -> str:
 
 
 def checked_like(name: str, array: object, like: np.ndarray) -> np.ndarray:
-    """A direction or cotangent as float64, of the shape and dtype of what it belongs to.
+    """A direction or cotangent, of the shape and dtype of what it belongs to, as compiled code can read it.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def checked_like(name: str, array: object, like: np.ndarray) -> np.ndarray:
     if array.shape != like.shape:
         raise ValueError(f"{name} must have shape {like.shape}, got {array.shape}")
     _check_finite(name, array)
-    return array.astype(np.float64)
+    return _plain(array)
 
 
 def no_targets(net: MLP, theta: object, x: object) -> np.ndarray:
@@ -169,8 +169,5 @@ def _check_out(out: object, net: MLP, dtype: str, others: dict[str, np.ndarray])
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
-    """The array itself if compiled code can read it as it is, else one copy.
-
-    A read-only array is another type to Numba, which would compile everything anew for it.
-    """
-    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
+    """The array itself if compiled code can read it as it is, else one copy."""
+    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])

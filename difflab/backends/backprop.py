@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import wraps
+from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
 import numpy as np
-import psutil
 from numpy import ndarray
 
 from difflab import blas_libraries
@@ -25,7 +24,6 @@ from difflab.errors import known
 from difflab.network import MLP
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.primitives.losses import LOSSES
-from difflab.program import Program
 
 
 if TYPE_CHECKING:
@@ -37,11 +35,11 @@ if TYPE_CHECKING:
 MAX_HESSIAN = 4096
 """Parameters of a network whose full Hessian may be asked for: 134 MB of float64."""
 
-KINDS: dict[str, Kind] = {"value": "value", "value_and_gradient": "gradient", "hvp": "hvp"}
-"""Sweeps that are one call, and what their plans are for."""
+SWEEPS: dict[Kind, str] = {"value": "value", "gradient": "value_and_gradient", "hvp": "hvp"}
+"""Sweeps that are one call, by what their plans are for."""
 
-SWEEPS = {kind: sweep for sweep, kind in KINDS.items()}
-"""The sweep of every such plan."""
+OF_ANY_NETWORK: tuple[Kind, Kind] = ("value", "gradient")
+"""The kinds of those that ask nothing of activations."""
 
 CHUNK = 256
 """Samples whose gradients are added up before they meet those of others, if results are to be reproducible."""
@@ -50,13 +48,20 @@ OF_CLASSES = np.dtype(np.int64)
 """Of targets that are indices of classes."""
 
 WORTH_A_THREAD = 1 << 20
-"""Operations of products that a thread should have at least, as they take some time to hand over."""
-
+"""Operations of a gradient that a thread should have at least, as they take some time to hand over."""
 
 MOST_THREADS = 1024
 
-KEPT_SIZES = 2
-"""Numbers of samples whose plans are kept: that of most batches, and that of the last one."""
+
+def no_second_derivative(net: MLP) -> str | None:
+    """The sentence about an activation that has no rules for a Hessian, or None."""
+    for step in net.program.instructions:
+        row = ACTIVATIONS.get(str(step.function))
+        if row is not None and row.second_derivative is None:
+            return f"{row.name} must have a second derivative for a Hessian, got none; register one"
+        if row is not None and row.is_learnable and not (row.mixed_derivative and row.parameter_second_derivative):
+            return f"{row.name} must have second derivatives in its parameter for a Hessian, got none; register them"
+    return None
 
 
 def _in_turn(method: Any) -> Any:
@@ -136,25 +141,36 @@ class PreparedBackprop(Prepared):
     """
 
     backend: Backprop
+    _crew: Crew | None
+    """Who shares the samples of a batch; None where they are not to be cut, or there is nobody to share them."""
+
+    _least_for_blas: float
+    """Samples from which a product may be one for BLAS, whose threads have to be held back then."""
 
     def __init__(self, net: MLP, backend: Backprop) -> None:
         super().__init__(net, backend, (backend.dtype,))
         # Here and not above: importing numba takes longer than most commands.
-        from difflab.kernels import blas_products, layout, plans, sweeps, threads, turn
+        from difflab.kernels import blas_products, kept_plans, layout, plans, sweeps, tables, threads, turn
 
-        self._layout, self._plans, self._sweeps, self._threads = layout, plans, sweeps, threads
-        self._turn = turn.Turn()
-        PREPARED.add(self)
-        self._made: dict[tuple[Any, ...], dict[int | None, Plan]] = {}
-        self._dtype = np.dtype(backend.dtype)
-        self.library = blas_products.chosen(backend.blas)
-        self._doors: dict[str, dict[int, Any]] = {}
-        self._at_hand: dict[str, Plan] = {}
         self.facts["gradient_ops"] = sweep_operations(net.program)
         self.facts["primal_calls"] = 1
-        for sweep in ("value_and_gradient", "value"):
-            self._plan(KINDS[sweep], 1)
-            self._open(sweep, 2)
+        self.library = blas_products.chosen(backend.blas)
+        self._layout, self._sweeps = layout, sweeps
+        self._dtype = np.dtype(backend.dtype)
+        self._turn, self._crew, self._least_for_blas = turn.Turn(), None, inf
+        is_reproducible = backend.mode == "reproducible"
+        if (backend.threads > 1 or is_reproducible) and not plans.needs_all_samples(net.program):
+            enough = -(-WORTH_A_THREAD // self.facts["gradient_ops"])
+            self._crew = threads.Crew(backend.threads, CHUNK if is_reproducible else 0, enough, backend.dtype)
+        if not is_reproducible:
+            self._least_for_blas = plans.samples_for_blas(net.program, backend.dtype, self.library)
+        choice = tables.Choice("value", backend.dtype, is_reproducible, library=self.library)
+        self._plans = kept_plans.KeptPlans(net, choice, self._crew, self._turn.address)
+        self._doors: dict[Kind, dict[int, Any]] = {}
+        PREPARED.add(self)
+        for kind in OF_ANY_NETWORK:
+            self._plans.of(kind, 1)
+            self._open(kind, 2)
         sweeps.door(sweeps.run, backend.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -177,8 +193,8 @@ class PreparedBackprop(Prepared):
         """
         if out is None:
             out = np.empty(self.net.n_params, self._dtype)
-        value = self._at_once("value_and_gradient", theta, x, y, out)
-        if value - value == 0:
+        value = self._at_once("gradient", theta, x, y, out)
+        if isfinite(value):
             return value, out
         with self._turn:
             return super().value_and_gradient(theta, x, y, out, allow_nonfinite)
@@ -197,26 +213,26 @@ class PreparedBackprop(Prepared):
         if len(x) >= self._least_for_blas or not self._can_be_read(theta, x, y, out):
             return at_leisure
         given = {"THETA": theta, "HELD_X": x, "Y": y, "HELD_GRADIENT": out, "TOTAL": len(x), "IS_CLASSES": y.ndim == 1}
-        loss, gradient = (self._again(sweep, given) for sweep in ("value", "value_and_gradient"))
+        loss, gradient = (self._again(kind, given) for kind in OF_ANY_NETWORK)
 
         def value() -> float:
             found = loss()
-            return found if found - found == 0 else at_leisure.value()
+            return found if isfinite(found) else at_leisure.value()
 
         def value_and_gradient() -> tuple[float, np.ndarray]:
             found = gradient()
-            return (found, out) if found - found == 0 else at_leisure.value_and_gradient()
+            return (found, out) if isfinite(found) else at_leisure.value_and_gradient()
 
         return Bound(value, value_and_gradient)
 
-    def _again(self, sweep: str, given: dict[str, Any]) -> Callable[[], float]:
+    def _again(self, kind: Kind, given: dict[str, Any]) -> Callable[[], float]:
         """A sweep with words of its own for a plan's state."""
-        plan = self._plan(KINDS[sweep], given["TOTAL"])
+        plan = self._plans.of(kind, given["TOTAL"])
         arrays = [value for value in given.values() if isinstance(value, ndarray)]
         plan = replace(plan, words=plan.words.copy(), memory=(*plan.memory, *arrays))
         self._set(plan.words, given)
         again = self._sweeps.without_arguments(
-            getattr(self._sweeps, f"{sweep}_again"), plan.words, self._dtype.type(0), (plan, self._turn)
+            getattr(self._sweeps, f"{SWEEPS[kind]}_again"), plan.words, self._dtype.type(0), (plan, self._turn)
         )
         crew, samples = self._crew, given["TOTAL"]
         if not crew:
@@ -247,48 +263,49 @@ class PreparedBackprop(Prepared):
     def value(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray, allow_nonfinite: bool = False) -> float:
         """The loss of a batch; arguments as for :meth:`value_and_gradient`."""
         value = self._at_once("value", theta, x, y)
-        if value - value == 0:
+        if isfinite(value):
             return value
         with self._turn:
             return super().value(theta, x, y, allow_nonfinite)
 
-    def _at_once(self, sweep: str, theta: np.ndarray, x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> float:
+    def _at_once(self, kind: Kind, theta: np.ndarray, x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> float:
         """The loss from one call of a compiled sweep, or NaN where all must be looked at again, at leisure.
 
         Numba takes numbers of the other byte order for its own, once it has met others that are not aligned.
         """
         dtype = self._dtype
         if not (theta.__class__ is x.__class__ is y.__class__ is ndarray and theta.dtype is x.dtype is dtype):
-            return math.nan
+            return nan
         if y.dtype is not dtype and y.dtype is not OF_CLASSES:
-            return math.nan
+            return nan
         for other in others:
             if other.__class__ is not ndarray or other.dtype is not dtype:
-                return math.nan
+                return nan
         try:
             if not len(x):
-                return math.nan
+                return nan
             if self._crew:
                 self._crew.wake(len(x))
-            door, plan = self._doors[sweep][y.ndim], self._at_hand[sweep]
+            door, plan = self._doors[kind][y.ndim], self._plans.at_hand[kind]
             if len(x) < self._least_for_blas:
                 return door(plan.words, theta, x, y, *others)
             with ONE_THREAD:
                 return door(plan.words, theta, x, y, *others)
         except TypeError:
-            return math.nan
+            return nan
         except KeyError:
-            return self._at_once(sweep, theta, x, y, *others) if self._open(sweep, y.ndim) else math.nan
+            return self._at_once(kind, theta, x, y, *others) if self._open(kind, y.ndim) else nan
 
     @_in_turn
-    def _open(self, sweep: str, ndim: int) -> bool:
+    def _open(self, kind: Kind, ndim: int) -> bool:
         """Have a sweep at hand, for targets in rows (2) or as indices of classes (1), if the loss takes such."""
         if ndim not in ((2, 1) if LOSSES[self.net.loss].accepts_classes else (2,)):
             return False
-        door = self._sweeps.door(getattr(self._sweeps, sweep), self.backend.dtype, "rows" if ndim == 2 else "classes")
-        self._doors.setdefault(sweep, {})[ndim] = self._picky(door) if self._sweeps.TAKES_ALL else door
-        if sweep not in self._at_hand:
-            self._plan(KINDS[sweep], 1)
+        sweep, targets = getattr(self._sweeps, SWEEPS[kind]), "rows" if ndim == 2 else "classes"
+        door = self._sweeps.door(sweep, self.backend.dtype, targets)
+        self._doors.setdefault(kind, {})[ndim] = self._picky(door) if self._sweeps.TAKES_ALL else door
+        if kind not in self._plans.at_hand:
+            self._plans.of(kind, 1)
         return True
 
     def _picky(self, door: Callable[..., float]) -> Callable[..., float]:
@@ -306,7 +323,7 @@ class PreparedBackprop(Prepared):
     def input_gradient(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The gradient of the loss of the batch with respect to x, (batch, n_inputs)."""
         arguments, out = self._checked(theta, x, y), np.empty(x.shape, self._dtype)
-        plan = self._plan("gradient", len(x), wants_inputs=True)
+        plan = self._plans.of("gradient", len(x), wants_inputs=True)
         step = self.net.n_inputs * self._dtype.itemsize
         self._run(plan, arguments, GRADIENT=arguments.out, X_BAR=out, X_BAR_STEP=step)
         return self._finite("the input gradient", out)
@@ -328,7 +345,7 @@ class PreparedBackprop(Prepared):
         if program.masks:
             masks = np.concatenate(program.draw_masks(len(x)), axis=1, dtype=self._dtype)
             given = {"MASKS": masks, "MASKS_WIDTH": masks.shape[1]}
-        plan = self._plan("gradient", 1, program=program, name="example", tile=1)
+        plan = self._plans.of("gradient", 1, program=program, name="example", tile=1)
         step = self.net.n_params * self._dtype.itemsize
         self._run(plan, arguments, GRADIENT=out, GRADIENT_STEP=step, DIVISOR=1, **given)
         return self._finite("gradients of examples", out)
@@ -346,7 +363,7 @@ class PreparedBackprop(Prepared):
         """
         targets = no_targets(self.net, theta, x)
         arguments, out = self._checked(theta, x, targets), np.empty(targets.shape, self._dtype)
-        plan = self._plan("jvp", len(x), program=self.net.program.up_to_outputs)
+        plan = self._plans.of("jvp", len(x), program=self.net.program.up_to_outputs)
         along = self._direction(theta, x, theta_dot, x_dot)
         self._run(plan, arguments, Y=0, OUTPUTS_DOT=out, **along)
         return self._finite("the Jacobian-vector product", out)
@@ -361,8 +378,8 @@ class PreparedBackprop(Prepared):
         """
         targets = no_targets(self.net, theta, x)
         arguments = self._checked(theta, x, targets)
-        plan = self._plan("vjp", len(x), program=self.net.program.up_to_outputs)
-        seeds = self._like("outputs_bar", outputs_bar, targets)
+        plan = self._plans.of("vjp", len(x), program=self.net.program.up_to_outputs)
+        seeds = checked_like("outputs_bar", outputs_bar, targets)
         self._run(plan, arguments, Y=0, OUTPUTS_BAR=seeds, GRADIENT=arguments.out)
         return self._finite("the vector-Jacobian product", arguments.out)
 
@@ -387,11 +404,11 @@ class PreparedBackprop(Prepared):
         out = np.empty(self.net.n_params, self._dtype)
         if x_dot is None:
             value = self._at_once("hvp", theta, x, y, theta_dot, out)
-            if value - value == 0:
+            if isfinite(value):
                 return out
         arguments, along = self._checked(theta, x, y), self._direction(theta, x, theta_dot, x_dot)
         with self._turn:
-            self._run(self._plan("hvp", len(x)), arguments, GRADIENT_DOT=out, **along)
+            self._run(self._plans.of("hvp", len(x)), arguments, GRADIENT_DOT=out, **along)
         return self._finite("the Hessian-vector product", out)
 
     @_in_turn
@@ -403,7 +420,7 @@ class PreparedBackprop(Prepared):
         Penalties have no part in it [Schraudolph 2002].
         """
         arguments = self._checked(theta, x, y)
-        plan = self._plan("gauss_newton", len(x), program=self.net.program.without_totals)
+        plan = self._plans.of("gauss_newton", len(x), program=self.net.program.without_totals)
         self._run(plan, arguments, GRADIENT=arguments.out, **self._direction(theta, x, theta_dot, None))
         return self._finite("the Gauss-Newton product", arguments.out)
 
@@ -415,7 +432,7 @@ class PreparedBackprop(Prepared):
             raise ValueError(f"a full Hessian must have at most {MAX_HESSIAN} parameters, got {n}; use hvp")
         self._check_twice_differentiable()
         arguments, made = self._checked(theta, x, y), np.empty((n, n), self._dtype)
-        plan, axis = self._plan("hvp", len(x)), np.zeros(n, self._dtype)
+        plan, axis = self._plans.of("hvp", len(x)), np.zeros(n, self._dtype)
         for i in range(n):
             axis[i] = 1
             self._run(plan, arguments, GRADIENT_DOT=made[i], THETA_DOT=axis)
@@ -425,15 +442,12 @@ class PreparedBackprop(Prepared):
     def _checked(self, theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> Arguments:
         return checked(self.net, theta, x, y, self.dtypes, allow_nonfinite=None)
 
-    def _like(self, name: str, array: np.ndarray, like: np.ndarray) -> np.ndarray:
-        return np.require(checked_like(name, array, like), self._dtype, ["C", "A"])
-
     def _direction(
         self, theta: np.ndarray, x: np.ndarray, theta_dot: np.ndarray, x_dot: np.ndarray | None
     ) -> dict[str, Any]:
-        along: dict[str, Any] = {"THETA_DOT": self._like("theta_dot", theta_dot, theta)}
+        along: dict[str, Any] = {"THETA_DOT": checked_like("theta_dot", theta_dot, theta)}
         if x_dot is not None:
-            along |= {"X_DOT": self._like("x_dot", x_dot, x), "X_DOT_STEP": self.net.n_inputs * self._dtype.itemsize}
+            along |= {"X_DOT": checked_like("x_dot", x_dot, x), "X_DOT_STEP": self.net.n_inputs * self._dtype.itemsize}
         return along
 
     def _finite(self, name: str, made: np.ndarray) -> np.ndarray:
@@ -442,58 +456,13 @@ class PreparedBackprop(Prepared):
         return made
 
     def _check_twice_differentiable(self) -> None:
-        if "hvp" in self._doors:
-            return
-        for step in self.net.program.instructions:
-            row = ACTIVATIONS.get(str(step.function))
-            if row is not None and row.second_derivative is None:
-                raise ValueError(f"{row.name} must have a second derivative for a Hessian, got none; register one")
-            if row is not None and row.is_learnable and not (row.mixed_derivative and row.parameter_second_derivative):
-                wanted = "second derivatives in its parameter for a Hessian"
-                raise ValueError(f"{row.name} must have {wanted}, got none; register them")
-
-    @cached_property
-    def _least_for_blas(self) -> float:
-        """Samples from which a product may be one for BLAS, whose threads have to be held back then."""
-        if self.backend.mode == "reproducible":
-            return math.inf
-        return self._plans.samples_for_blas(self.net.program, self.backend.dtype, self.library)
-
-    def _plan(
-        self, kind: Kind, samples: int, program: Program | None = None, name: object = None, **choice: Any
-    ) -> Plan:
-        """Kept under its kind and a name; where samples cannot be cut, those of the last numbers of samples."""
-        key = kind, name, program is None, *choice.items()
-        kept = self._made.setdefault(key, {})
-        plan = kept.get(samples) or kept.get(None)
-        sweep = SWEEPS.get(kind) if key == (kind, None, True) else None
-        if plan is None:
-            chosen = self._plans.Choice(
-                kind, self.backend.dtype, self.backend.mode == "reproducible", library=self.library, **choice
-            )
-            plan = self._new_plan(program or self.net.program, chosen, samples, self._crew if sweep else None)
-            while len(kept) >= KEPT_SIZES:
-                del kept[next(iter(kept))]
-            kept[plan.samples] = plan
-        if sweep:
-            self._at_hand[sweep] = plan
-        return plan
-
-    def _new_plan(self, program: Program, chosen: Any, samples: int, crew: Crew | None) -> Plan:
-        of_one, workspaces = self._plans.workspace_bytes(program, chosen, samples), crew.partners if crew else 1
-        is_cut = not self._plans.needs_all_samples(program)
-        _check_memory(self.net, samples, of_one * workspaces, is_cut, workspaces > 1)
-        plan = self._plans.make_plan(program, self.net.n_params, chosen, samples)
-        if crew:
-            plan = self._plans.share(plan, program, self.net.n_params, chosen, crew.words, crew.partners)
-        plan.words[self._layout.TURN] = self._turn.address
-        return plan
+        if "hvp" not in self._doors and (reason := no_second_derivative(self.net)):
+            raise ValueError(reason)
 
     def _begin_anew(self) -> None:
         """In a forked process, where a thread that had its turn, and left a plan half in use, did not come along."""
         if self._turn.is_taken:
-            self._made.clear()
-            self._at_hand.clear()
+            self._plans.forget()
         self._turn.renew()
 
     def _run(self, plan: Plan, arguments: Arguments, **words: Any) -> float:
@@ -514,20 +483,10 @@ class PreparedBackprop(Prepared):
             plan.words[:] = before
 
     def _value(self, arguments: Arguments) -> float:
-        return self._run(self._plan("value", len(arguments.x)), arguments)
+        return self._run(self._plans.of("value", len(arguments.x)), arguments)
 
     def _value_and_gradient(self, arguments: Arguments) -> float:
-        return self._run(self._plan("gradient", len(arguments.x)), arguments, GRADIENT=arguments.out)
-
-    @cached_property
-    def _crew(self) -> Crew | None:
-        """Who shares the samples of a batch; None where they are not to be cut, or there is nobody to share them."""
-        is_one = self.backend.threads == 1 and self.backend.mode == "fast"
-        if is_one or self._plans.needs_all_samples(self.net.program):
-            return None
-        fixed = CHUNK if self.backend.mode == "reproducible" else 0
-        enough = -(-WORTH_A_THREAD // (6 * max(1, self.net.n_params)))
-        return self._threads.Crew(self.backend.threads, fixed, enough, self.backend.dtype)
+        return self._run(self._plans.of("gradient", len(arguments.x)), arguments, GRADIENT=arguments.out)
 
     def _blas(self, samples: int) -> AbstractContextManager[Any]:
         """Threads have samples of their own, and BLAS none beside them."""
@@ -547,11 +506,3 @@ def _begin_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_anew)
-
-
-def _check_memory(net: MLP, batch: int, needed: int, is_cut: bool, is_shared: bool) -> None:
-    available = psutil.virtual_memory().available
-    if needed > available:
-        what = "tiles of a batch" if is_cut else f"a batch of {batch}"
-        remedy = "fewer threads" if is_shared else ("a narrower network" if is_cut else "a smaller batch")
-        raise MemoryError(f"{what} through {net} must fit into {available} bytes, got {needed}; use {remedy}")

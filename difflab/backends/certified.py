@@ -127,7 +127,7 @@ class PreparedCertified(Prepared):
         """
         targets = no_targets(self.net, theta, x)
         point = self._point(theta, x, targets)
-        return derivatives.vjp(point, checked_like("outputs_bar", outputs_bar, targets), self.backend.max_bits)
+        return derivatives.vjp(point, _like("outputs_bar", outputs_bar, targets), self.backend.max_bits)
 
     def enclose_hvp(
         self,
@@ -189,8 +189,8 @@ def _exactly(net: MLP, arguments: Arguments) -> Point:
 def _direction(
     theta: np.ndarray, x: np.ndarray, theta_dot: np.ndarray, x_dot: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    along_x = np.zeros(x.shape) if x_dot is None else checked_like("x_dot", x_dot, x)
-    return checked_like("theta_dot", theta_dot, theta), along_x
+    along_x = np.zeros(x.shape) if x_dot is None else _like("x_dot", x_dot, x)
+    return _like("theta_dot", theta_dot, theta), along_x
 
 
 def _enclosure(net: MLP, value: EnclosedValue, found: Enclosed) -> Enclosure:
@@ -210,3 +210,7 @@ def _enclosure(net: MLP, value: EnclosedValue, found: Enclosed) -> Enclosure:
 
 
 __all__ = ["ENCLOSED", "KINK", "ROUNDED", "Certified", "Enclosure", "PreparedCertified"]
+
+
+def _like(name: str, array: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return checked_like(name, array, like).astype(np.float64)

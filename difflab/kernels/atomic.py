@@ -43,7 +43,7 @@ def _store(typing, address, value):
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place, value = arguments
         builder.store_atomic(value, builder.inttoptr(place, _WORD.as_pointer()), "release", _BYTES)
-        return ir.Constant(ir.IntType(8).as_pointer(), None)
+        return context.get_dummy_value()
 
     return types.none(types.int64, types.int64), generate
 
@@ -67,7 +67,7 @@ def _pause(typing):
             given = [ir.Constant(ir.IntType(32), hint) for hint in hints]
             kind = ir.FunctionType(ir.VoidType(), [each.type for each in given])
             builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given)
-        return ir.Constant(ir.IntType(8).as_pointer(), None)
+        return context.get_dummy_value()
 
     return types.none(), generate
 
@@ -78,7 +78,7 @@ def _make_way(typing):
         if llvmlite.binding.address_of_symbol("sched_yield"):
             kind = ir.FunctionType(ir.IntType(32), [])
             builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
-        return ir.Constant(ir.IntType(8).as_pointer(), None)
+        return context.get_dummy_value()
 
     return types.none(), generate
 

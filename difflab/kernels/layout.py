@@ -110,7 +110,7 @@ def _call(typing, code, arguments):
         status = _called(context, builder, signature, given)
         with cgutils.if_unlikely(builder, status.is_error):
             context.call_conv.return_status_propagate(builder, status)
-        return ir.Constant(ir.IntType(8).as_pointer(), None)
+        return context.get_dummy_value()
 
     return types.none(types.int64, arguments), generate
 
@@ -224,9 +224,15 @@ def rows(state, part, column, width, zero):
 
 
 @compiled
+def parameter_at(state, part, offset):
+    """Where a slice of theta starts, of its gradient, or of a tangent of either."""
+    return state[part] + state[ITEM] * offset
+
+
+@compiled
 def parameter(state, part, offset, size, zero):
-    """A slice of theta, its gradient, or a tangent of either."""
-    return array(state[part] + state[ITEM] * offset, size, zero)
+    """Such a slice."""
+    return array(parameter_at(state, part, offset), size, zero)
 
 
 @compiled
@@ -257,10 +263,16 @@ def opened(row, state, part, at, bit, zero):
 
 
 @compiled
+def is_begun(row, state, bit):
+    """Whether the gradient of a parameter has been added to: by a tile before, or in this one."""
+    return state[IS_FIRST] == 0 or row[KEEPS] & bit != 0
+
+
+@compiled
 def opened_parameter(row, state, part, at, bit, size, zero):
-    """The gradient of a parameter, ready to be added to; it is begun by the first tile."""
+    """The gradient of a parameter, ready to be added to."""
     made = parameter(state, part, row[at], size, zero)
-    if state[IS_FIRST] != 0 and row[KEEPS] & bit == 0:
+    if not is_begun(row, state, bit):
         clear(made)
     return made
 

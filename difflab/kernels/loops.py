@@ -39,7 +39,7 @@ def with_widest_vectors(typing):
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         # Past the names that llvmlite knows of, as it has none for this one.
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return ir.Constant(ir.IntType(8).as_pointer(), None)
+        return context.get_dummy_value()
 
     return types.none(), generate
 
@@ -64,7 +64,7 @@ def _each(typing, body, size, arguments):
         last = builder.cbranch(builder.icmp_signed("<", following, size), inside, behind)
         last.set_metadata("llvm.loop", _hint(builder.module))
         builder.position_at_end(behind)
-        return ir.Constant(ir.IntType(8).as_pointer(), None)
+        return context.get_dummy_value()
 
     return types.none(body, types.int64, arguments), generate
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-import llvmlite.binding
 import numba
 
+from difflab.kernels import processor
 from difflab.kernels.blas_products import by_blas
 from difflab.kernels.layout import address_of, array, matrix
-from difflab.kernels.register_tiles import HAS_MASKS, Shape, tile_of, turned_block
+from difflab.kernels.register_tiles import HAS_MASKS, Shape, tile_of
+from difflab.kernels.register_turns import turned_block
 from difflab.kernels.target import compiled, inlined
 
 
-IS_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+IS_WIDE = processor.has("avx512f")
 """Whether vectors are of 512 bits, of which there are 32 then, and not 16."""
 
 HEIGHTS = (12, 8, 4, 3, 2, 1) if IS_WIDE else (6, 4, 3, 2, 1)
@@ -27,13 +28,16 @@ HEIGHTS = (12, 8, 4, 3, 2, 1) if IS_WIDE else (6, 4, 3, 2, 1)
 
 ROWS = HEIGHTS[0]
 
-_LANES = 128 if IS_WIDE else 64
+_BYTES = 128 if IS_WIDE else 64
 
-WIDTHS = {
-    item: (_LANES // item, _LANES // item // 2, *(() if HAS_MASKS else (_LANES // item // 4, 2, 1))) for item in (8, 4)
-}
-"""Columns of such tiles, by the bytes of a number: two vectors of the processor, one, and without masks what is left
-over."""
+
+def _widths(most: int) -> tuple[int, ...]:
+    return tuple(sorted({most, most // 2, *(() if HAS_MASKS else (most // 4, 2, 1))}, reverse=True))
+
+
+WIDTHS = {item: _widths(_BYTES // item) for item in (8, 4)}
+"""Columns of such tiles, by the bytes of a number: as many as two vectors of the widest have, half as many, and without
+masks what is left over."""
 
 STRIPS = {item: widths[:1] if HAS_MASKS else widths for item, widths in WIDTHS.items()}
 """Columns of strips that are made one after the other; with masks, a part of one makes all that is left over."""
@@ -215,8 +219,8 @@ def in_order(item: int, fused: bool) -> Any:
     """The function that makes a product by own loops, for numbers of so many bytes.
 
     Of ``out`` (rows, columns), ``left`` (rows, terms), or (terms, rows) if turned, and ``right`` (terms, columns), or
-    (columns, terms) if turned, all in C order. ``start`` is the address of what the product is added to: 0 for zeros,
-    ``out`` itself, or with ``start_row`` 0 one row for all.
+    (columns, terms) if turned, all in C order. ``start`` is the address of what the product is added to, in rows so
+    many bytes apart: 0 for zeros, ``out`` itself, other rows, or with ``start_row`` 0 one row for all.
     """
     strips, pack = _strips(STRIPS[item], item, fused), _pack_columns(item)
 

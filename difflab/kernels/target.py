@@ -40,7 +40,7 @@ def compiled(function: Callable) -> Any:
 
 
 def inlined(function: Callable) -> Any:
-    """Make the function a part of its only caller before that is compiled: what it calls is then compiled once less."""
+    """Make the function a part of its callers before these are compiled: what it calls is then compiled once less."""
     return numba.njit(inline="always", **CALLED)(function)
 
 

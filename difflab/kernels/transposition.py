@@ -5,7 +5,8 @@ from __future__ import annotations
 import numba
 
 from difflab.kernels.layout import matrix
-from difflab.kernels.register_tiles import LINE, joined, parted, turned_block
+from difflab.kernels.processor import LINE
+from difflab.kernels.register_turns import joined, parted, turned_block
 from difflab.kernels.target import compiled
 
 

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from difflab.kernels import llvm
 from difflab.kernels.flags import CALLED
 
 
@@ -248,9 +247,7 @@ if not numba.config.DISABLE_JIT:
         """The same, rounded once where the processor can."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            kind = ir.FunctionType(arguments[0].type, [each.type for each in arguments])
-            name = f"llvm.fmuladd.f{signature.return_type.bitwidth}"
-            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+            return llvm.multiply_add(builder, *arguments)
 
         return a(a, a, a), generate
 

@@ -23,8 +23,9 @@ class Activation:
     name : the word for it in networks and study files.
     expression : ``(m, z) -> a``, or ``(m, z, p) -> a`` with a parameter, over the number system ``m``; for
         :func:`difflab.register_activation` it may be a SymPy expression.
-    value, derivative, second_derivative : scalar float64 rules of ``(z)``, or ``(z, p)``; derivatives are with respect
-        to z. Without a second derivative, differences of slopes stand for it.
+    value, derivative, second_derivative : scalar rules of ``(z)``, or ``(z, p)``, in float64, and in float32 where
+        there is a ``float32_domain``; derivatives are with respect to z. Without a second derivative, differences of
+        slopes stand for it.
     value_ulp, derivative_ulp, second_derivative_ulp, parameter_derivative_ulp : bound on their error over ``domain``,
         in ulp of the exact result (the smallest positive float, where that is subnormal).
     known_values : triples (argument, value, derivative) from the closed form, with the parameter at ``start``.

@@ -1,7 +1,7 @@
 """Losses of samples: one row each, in the table ``LOSSES``.
 
 ``expression`` defines the loss in the vocabulary of a number system; it never mentions a derivative.
-``value_and_cotangent`` is the hand-written floating-point rule that the reverse sweep compiles.
+``value_and_cotangent`` is the hand-written floating-point rule that sweeps compile.
 """
 
 from __future__ import annotations

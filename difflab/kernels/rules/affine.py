@@ -14,7 +14,6 @@ from difflab.kernels.layout import (
     INPUT,
     INPUT_BAR,
     INPUT_WIDTH,
-    IS_FIRST,
     ITEM,
     KEEPS,
     KEEPS_FIRST,
@@ -27,8 +26,10 @@ from difflab.kernels.layout import (
     THETA_DOT,
     VALUES,
     WIDTH,
+    is_begun,
     multiply,
     opened_parameter,
+    parameter_at,
     place,
     rows,
 )
@@ -71,47 +72,41 @@ def add_to_inputs(row, state, a_bar, z_bar, weight, keeps, zero):
     multiply(state, a_bar, start, m * state[ITEM] if keeps else 0, z_bar, 0, weight, 0, batch, m, n, zero)
 
 
-@compiled
-def at(row, state, part, offset):
-    return state[part] + state[ITEM] * row[offset]
-
-
 def forward(row, state, zero):
     a, z = place(state, VALUES, row[INPUT]), place(state, VALUES, row[OUTPUT])
-    bias = at(row, state, THETA, SECOND) if row[SECOND] >= 0 else 0
-    add_outputs(row, state, z, bias, 0, a, at(row, state, THETA, FIRST), zero)
+    bias = parameter_at(state, THETA, row[SECOND]) if row[SECOND] >= 0 else 0
+    add_outputs(row, state, z, bias, 0, a, parameter_at(state, THETA, row[FIRST]), zero)
 
 
 def tangent(row, state, zero):
     a, a_dot = place(state, VALUES, row[INPUT]), place(state, DOTS, row[INPUT])
     z_dot, pitch = place(state, DOTS, row[OUTPUT]), row[WIDTH] * state[ITEM]
-    bias_dot = at(row, state, THETA_DOT, SECOND) if row[SECOND] >= 0 else 0
-    add_outputs(row, state, z_dot, bias_dot, 0, a, at(row, state, THETA_DOT, FIRST), zero)
-    add_outputs(row, state, z_dot, z_dot, pitch, a_dot, at(row, state, THETA, FIRST), zero)
+    bias_dot = parameter_at(state, THETA_DOT, row[SECOND]) if row[SECOND] >= 0 else 0
+    add_outputs(row, state, z_dot, bias_dot, 0, a, parameter_at(state, THETA_DOT, row[FIRST]), zero)
+    add_outputs(row, state, z_dot, z_dot, pitch, a_dot, parameter_at(state, THETA, row[FIRST]), zero)
 
 
 def reverse(row, state, zero):
     a, z_bar = place(state, VALUES, row[INPUT]), place(state, BARS, row[OUTPUT_BAR])
-    begun = state[IS_FIRST] == 0
-    keeps_weight = begun or row[KEEPS] & KEEPS_FIRST != 0
-    add_to_weight(row, state, at(row, state, GRADIENT, FIRST), z_bar, a, keeps_weight, zero)
+    keeps_weight = is_begun(row, state, KEEPS_FIRST)
+    add_to_weight(row, state, parameter_at(state, GRADIENT, row[FIRST]), z_bar, a, keeps_weight, zero)
     add_to_bias(row, state, GRADIENT, BARS, zero)
     if row[KEEPS] & HAS_NO_BAR == 0:
         a_bar, keeps_input = place(state, BARS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0
-        add_to_inputs(row, state, a_bar, z_bar, at(row, state, THETA, FIRST), keeps_input, zero)
+        add_to_inputs(row, state, a_bar, z_bar, parameter_at(state, THETA, row[FIRST]), keeps_input, zero)
 
 
 def reverse_tangent(row, state, zero):
     a, a_dot = place(state, VALUES, row[INPUT]), place(state, DOTS, row[INPUT])
     z_bar, z_bar_dot = place(state, BARS, row[OUTPUT_BAR]), place(state, BAR_DOTS, row[OUTPUT_BAR])
-    keeps_weight = state[IS_FIRST] == 0 or row[KEEPS] & KEEPS_FIRST != 0
-    add_to_weight(row, state, at(row, state, GRADIENT_DOT, FIRST), z_bar_dot, a, keeps_weight, zero)
-    add_to_weight(row, state, at(row, state, GRADIENT_DOT, FIRST), z_bar, a_dot, True, zero)
+    keeps_weight = is_begun(row, state, KEEPS_FIRST)
+    add_to_weight(row, state, parameter_at(state, GRADIENT_DOT, row[FIRST]), z_bar_dot, a, keeps_weight, zero)
+    add_to_weight(row, state, parameter_at(state, GRADIENT_DOT, row[FIRST]), z_bar, a_dot, True, zero)
     add_to_bias(row, state, GRADIENT_DOT, BAR_DOTS, zero)
     if row[KEEPS] & HAS_NO_BAR == 0:
         a_bar_dot, keeps_input = place(state, BAR_DOTS, row[INPUT_BAR]), row[KEEPS] & KEEPS_INPUT != 0
-        add_to_inputs(row, state, a_bar_dot, z_bar_dot, at(row, state, THETA, FIRST), keeps_input, zero)
-        add_to_inputs(row, state, a_bar_dot, z_bar, at(row, state, THETA_DOT, FIRST), True, zero)
+        add_to_inputs(row, state, a_bar_dot, z_bar_dot, parameter_at(state, THETA, row[FIRST]), keeps_input, zero)
+        add_to_inputs(row, state, a_bar_dot, z_bar, parameter_at(state, THETA_DOT, row[FIRST]), True, zero)
 
 
 AFFINE = Rule(forward, tangent, reverse, reverse_tangent)

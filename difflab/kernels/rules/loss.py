@@ -1,4 +1,4 @@
-"""The losses of samples, and what the reverse sweep starts from."""
+"""Losses of samples with their cotangents, from which the reverse sweep starts."""
 
 from __future__ import annotations
 
@@ -54,14 +54,13 @@ def loss(row: Loss, kind: Kind, dtype: str, fused: bool) -> Rule:
     curved = compiled_rule(row.cotangent_tangent, number, fused)
 
     def forward(row, state, zero):
-        sums = losses_of(state)
-        sums[OF_SAMPLES] = make(row, state, sums[OF_SAMPLES], zero)
+        make(row, state, zero)
 
     if kind == "gauss_newton":
         curve_bars = in_parts(_curved_into(BARS, curved, number))
 
         def gauss_newton(row, state, zero):
-            curve_bars(row, state, 0.0, zero)
+            curve_bars(row, state, zero)
 
         return Rule(None, gauss_newton, carries=1)
     if kind != "hvp":
@@ -69,7 +68,7 @@ def loss(row: Loss, kind: Kind, dtype: str, fused: bool) -> Rule:
     curve_bar_dots = in_parts(_curved_into(BAR_DOTS, curved, number))
 
     def tangent_of_cotangent(row, state, zero):
-        curve_bar_dots(row, state, 0.0, zero)
+        curve_bar_dots(row, state, zero)
 
     return Rule(forward, tangent_of_cotangent, carries=1)
 
@@ -78,21 +77,21 @@ def in_parts(step: Any) -> Any:
     """All samples, some at a time; a single one has code of its own, in which loops over samples are none."""
 
     @inlined
-    def whole(row, state, total, zero):
+    def whole(row, state, zero):
         if state[BATCH] == 1:
-            return step(row, state, 0, 1, total, zero)
-        for begin in range(0, state[BATCH], SAMPLES):
-            total = step(row, state, begin, min(SAMPLES, state[BATCH] - begin), total, zero)
-        return total
+            step(row, state, 0, 1, zero)
+        else:
+            for begin in range(0, state[BATCH], SAMPLES):
+                step(row, state, begin, min(SAMPLES, state[BATCH] - begin), zero)
 
     return whole
 
 
 def _made_with(of_samples: Any, number: Any) -> Any:
-    """Losses added to a total, with cotangents of outputs, by a compiled rule."""
+    """Losses added to their sum, with cotangents of outputs, by a compiled rule."""
 
     @inlined
-    def make(row, state, begin, batch, total, zero):
+    def make(row, state, begin, batch, zero):
         z = as_columns(row, state, VALUES, INPUT, begin, batch, OF_OUTPUTS, zero)
         y = as_columns(row, state, VALUES, OTHER, begin, batch, OF_TARGETS, zero)
         z_bar = bars_as_columns(row, state, BARS, begin, batch, zero)
@@ -100,9 +99,11 @@ def _made_with(of_samples: Any, number: Any) -> Any:
         of_samples(z, y, z_bar, losses, room_of_rule(row, state, batch, zero))
         divide(z_bar, state[PARTS], number)
         put_back(row, state, BARS, begin, batch, z_bar, zero)
+        sums = losses_of(state)
+        total = sums[OF_SAMPLES]
         for i in range(batch):
             total += losses[i]
-        return total
+        sums[OF_SAMPLES] = total
 
     return make
 
@@ -111,7 +112,7 @@ def _curved_into(part: int, curved: Any, number: Any) -> Any:
     """The Hessian of losses in outputs, times their tangents, by a compiled rule."""
 
     @inlined
-    def curve(row, state, begin, batch, total, zero):
+    def curve(row, state, begin, batch, zero):
         z = as_columns(row, state, VALUES, INPUT, begin, batch, OF_OUTPUTS, zero)
         y = as_columns(row, state, VALUES, OTHER, begin, batch, OF_TARGETS, zero)
         z_dot = as_columns(row, state, DOTS, INPUT, begin, batch, OF_DOTS, zero)
@@ -119,7 +120,6 @@ def _curved_into(part: int, curved: Any, number: Any) -> Any:
         curved(z, y, z_dot, z_bar_dot, room_of_rule(row, state, batch, zero))
         divide(z_bar_dot, state[PARTS], number)
         put_back(row, state, part, begin, batch, z_bar_dot, zero)
-        return total
 
     return curve
 

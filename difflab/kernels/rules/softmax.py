@@ -58,11 +58,18 @@ def softmax_tangent(row, state, zero):
 def _add_product(made, a, lead):
     """made_k += a_k (lead_k - sum_j a_j lead_j), where leads over the largest entry do not cancel."""
     top = lead[a.argmax()]
-    mean = 0.0
-    for k in range(a.size):
-        mean += a[k] * (lead[k] - top)
+    mean = _mean_lead(a, lead, top)
     for k in range(a.size):
         made[k] += a[k] * ((lead[k] - top) - mean)
+
+
+@compiled
+def _mean_lead(shares, lead, top):
+    """sum_j shares_j (lead_j - top)."""
+    mean = 0.0
+    for k in range(shares.size):
+        mean += shares[k] * (lead[k] - top)
+    return mean
 
 
 def softmax_reverse(row, state, zero):
@@ -85,9 +92,6 @@ def softmax_reverse_tangent(row, state, zero):
     for i in range(a.shape[0]):
         _add_product(z_bar_dot[i], a[i], a_bar_dot[i])
         top = a_bar[i, a[i].argmax()]
-        mean, change = 0.0, 0.0
-        for k in range(a.shape[1]):
-            mean += a[i, k] * (a_bar[i, k] - top)
-            change += a_dot[i, k] * (a_bar[i, k] - top)
+        mean, change = _mean_lead(a[i], a_bar[i], top), _mean_lead(a_dot[i], a_bar[i], top)
         for k in range(a.shape[1]):
             z_bar_dot[i, k] += a_dot[i, k] * ((a_bar[i, k] - top) - mean) - a[i, k] * change

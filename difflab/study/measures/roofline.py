@@ -1,8 +1,8 @@
 """Roofline: seconds of a gradient beside what the machine can do at all, all taking turns in one process.
 
-The products of matrices that a gradient consists of are run by BLAS alone, into arrays that are there: the floor. The
-rate of BLAS at its best size, and the bandwidth of memory, are those of this machine [Williams, Waterman, Patterson
-2009]. BLAS is that of the back-end.
+The products of matrices that a gradient consists of are run by the back-end's BLAS alone, into arrays that are there:
+the floor. The rate of that BLAS at its best size, and the bandwidth of memory, are those of this machine [Williams,
+Waterman, Patterson 2009].
 """
 
 from __future__ import annotations
