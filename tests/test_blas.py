@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 
@@ -47,13 +48,18 @@ def test_a_process_that_was_forked_while_another_thread_was_inside_is_not():
     other = threading.Thread(target=hold, daemon=True)
     other.start()
     assert is_inside.wait(10)
+    of_child, says = os.pipe()
     pid = os.fork()
     if pid == 0:
-        found = not ONE_THREAD.is_held and threads() == before
+        found = [ONE_THREAD.is_held, threads()]
         with ONE_THREAD:
-            found &= set(threads()) <= {1}
-        os._exit(0 if found and threads() == before else 1)
+            found.append(threads())
+        os.write(says, json.dumps([*found, threads()]).encode())
+        os._exit(0)
+    os.close(says)
     may_leave.set()
-    _, status = os.waitpid(pid, 0)
+    with os.fdopen(of_child) as said:
+        found = said.read()
+    os.waitpid(pid, 0)
     other.join(10)
-    assert status == 0
+    assert json.loads(found) == [False, before, [1] * len(before), before]
