@@ -211,7 +211,7 @@ def other_aims_table(committed: bool = True) -> str:
     beyond = ", ".join(beyond_what_was_asked(functions)) or "none"
     larger = f"Larger errors than 2 ulp, or for tanh in float64 2.5: {beyond}.\n"
     machines = {
-        "Share, gradients and products": recorded_machine("speed", committed),
+        "Share of the roofline, gradients and Hessian-vector products": recorded_machine("speed", committed),
         "Medians": recorded_machine("headline", committed),
         "Calls, start and times of functions, by themselves": machine_of("costs"),
         "Errors of functions": machine_of("vector_math"),

@@ -11,6 +11,11 @@ from numba.core import cgutils
 BITS = {ir.DoubleType(): 64, ir.FloatType(): 32}
 
 
+def at(builder: Any, base: Any, stride: Any, i: int) -> Any:
+    """The address so many strides further."""
+    return builder.add(base, builder.mul(stride, ir.Constant(stride.type, i)))
+
+
 def spread(builder: Any, scalar: Any, lanes: int) -> Any:
     """A vector that has one number in all its lanes."""
     vector = ir.VectorType(scalar.type, lanes)

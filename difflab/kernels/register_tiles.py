@@ -60,7 +60,7 @@ def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, shap
     with builder.if_then(builder.icmp_signed(">=", terms, ir.Constant(word, FAR))):
         for i in range(rows):
             for offset in range(0, width * context.get_abi_sizeof(number), LINE):
-                llvm.prefetch(builder, builder.add(_at(builder, out, out_row, i), ir.Constant(word, offset)))
+                llvm.prefetch(builder, builder.add(llvm.at(builder, out, out_row, i), ir.Constant(word, offset)))
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
     for each in sums:
         builder.store(ir.Constant(vector, None), each)
@@ -68,7 +68,7 @@ def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, shap
         those = memory.row(builder.add(right, builder.mul(right_term, loop.index)))
         base = builder.add(left, builder.mul(left_term, loop.index))
         for i, each in enumerate(sums):
-            factor = llvm.spread(builder, memory.number(_at(builder, base, left_row, i)), width)
+            factor = llvm.spread(builder, memory.number(llvm.at(builder, base, left_row, i)), width)
             if fused:
                 found = llvm.multiply_add(builder, factor, those, builder.load(each))
             else:
@@ -76,13 +76,9 @@ def _generate_tile(context: Any, builder: Any, number: Any, arguments: Any, shap
             builder.store(found, each)
     with builder.if_then(builder.icmp_signed("!=", start, ir.Constant(word, 0))):
         for i, each in enumerate(sums):
-            builder.store(builder.fadd(memory.row(_at(builder, start, start_row, i)), builder.load(each)), each)
+            builder.store(builder.fadd(memory.row(llvm.at(builder, start, start_row, i)), builder.load(each)), each)
     for i, each in enumerate(sums):
-        memory.write(builder.load(each), _at(builder, out, out_row, i))
-
-
-def _at(builder: Any, base: Any, stride: Any, i: int) -> Any:
-    return builder.add(base, builder.mul(stride, ir.Constant(stride.type, i))) if i else base
+        memory.write(builder.load(each), llvm.at(builder, out, out_row, i))
 
 
 class Memory:

@@ -96,8 +96,7 @@ def _in_line(number: Any) -> Any:
 
 def _row(builder: Any, vector: Any, base: Any, stride: Any, i: int) -> Any:
     """Where the vector of row i lies."""
-    address = builder.add(base, builder.mul(stride, ir.Constant(stride.type, i)))
-    return builder.inttoptr(address, vector.as_pointer())
+    return builder.inttoptr(llvm.at(builder, base, stride, i), vector.as_pointer())
 
 
 def _picked(builder: Any, first: Any, second: Any, places: Iterable[int]) -> Any:

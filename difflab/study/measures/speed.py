@@ -46,9 +46,7 @@ def second_order(prepared: Prepared, arguments: Arguments, seed: int) -> dict[st
 
     Both look at their arguments and make the array that they return.
     """
-    if not isinstance(prepared, PreparedBackprop):
-        return {}
-    if no_second_derivative(prepared.net):
+    if not isinstance(prepared, PreparedBackprop) or no_second_derivative(prepared.net):
         return {}
     theta, _, _ = arguments
     along = np.random.default_rng(seed).standard_normal(len(theta)).astype(theta.dtype)
