@@ -17,7 +17,7 @@ import difflab as dl
 
 KERNELS = (
     *("flags", "processor", "llvm", "vector_math", "elementary", "kept_code", "target", "layout", "loops", "atomic"),
-    *("turn", "blas_products", "register_tiles", "register_turns", "transposition", "products"),
+    *("turn", "blas_products", "register_tiles", "register_moves", "transposition", "packing", "products"),
     "rules.rule",
     *(
         "rules.linear",

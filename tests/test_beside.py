@@ -57,7 +57,7 @@ def each_end(rooms: list[Guarded], *arrays: np.ndarray) -> Iterator[list[np.ndar
 
 def make_products(maker: str, dtype: str, beside: int = 0) -> None:
     """For a planted fault, there are further terms beside the factors."""
-    make, rooms = test_products.compiled(maker, dtype), [Guarded(200) for _ in range(5)]
+    make, rooms = test_products.compiled(maker, dtype), [Guarded(600) for _ in range(5)]
     for shape, _, turns in test_products.cases([*test_products.REMAINDERS[::3], *test_products.LARGE]):
         rows, columns, terms = shape.rows, shape.columns, shape.terms + beside
         given = test_products.given(shape, dtype, "one row")

@@ -41,6 +41,7 @@ from difflab.kernels.layout import (
     X_BAR_DOT,
     X_DOT,
 )
+from difflab.kernels.processor import LINE
 from difflab.kernels.products import own_terms, scratch_size
 from difflab.kernels.rules import Kind
 from difflab.kernels.rules.loss import scratch_size as loss_size
@@ -158,14 +159,22 @@ def _room(program: Program, table: Table, choice: Choice, tile: int, n_params: i
 
 def _with_memory(words: np.ndarray, choice: Choice, room: Room, constants: np.ndarray, limits: list[float]) -> Plan:
     """A plan of these words, which get the addresses of what it has to itself."""
-    work = [np.zeros(size, choice.dtype) for size in room.workspaces]
+    work = [_aligned(size, choice.dtype) for size in room.workspaces]
     for part, places in zip(work, ((VALUES,), (BARS, X_BAR), (DOTS,), (BAR_DOTS, X_BAR_DOT)), strict=False):
         words[list(places)] = part.ctypes.data
-    scratch, gradient = np.empty(room.scratch, choice.dtype), np.empty(room.gradient, choice.dtype)
+    scratch, gradient = _aligned(room.scratch, choice.dtype), np.empty(room.gradient, choice.dtype)
     still, losses = np.zeros(room.inputs, choice.dtype), np.array([*np.zeros(LIMITS), *limits, *CACHE_LINE])
     words[[CONSTANTS, LOSS_SUMS, SCRATCH]] = constants.ctypes.data, losses.ctypes.data, scratch.ctypes.data
     words[[GRADIENT, X_DOT]] = gradient.ctypes.data, still.ctypes.data
     return Plan(words, (*work, scratch, losses, constants, gradient, still), None)
+
+
+def _aligned(size: int, dtype: str) -> np.ndarray:
+    """Zeros from where a line of the cache begins, so that no vector of them lies in two."""
+    item = np.dtype(dtype).itemsize
+    whole = np.zeros(size + LINE // item, dtype)
+    begin = -whole.ctypes.data % LINE // item
+    return whole[begin : begin + size]
 
 
 def share(plan: Plan, program: Program, n_params: int, choice: Choice, crew: np.ndarray, partners: int) -> Plan:

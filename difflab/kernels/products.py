@@ -14,9 +14,9 @@ import numba
 
 from difflab.kernels import processor
 from difflab.kernels.blas_products import by_blas
-from difflab.kernels.layout import address_of, array, matrix
+from difflab.kernels.layout import array, matrix
+from difflab.kernels.packing import packing
 from difflab.kernels.register_tiles import HAS_MASKS, Shape, tile_of
-from difflab.kernels.register_turns import turned_block
 from difflab.kernels.target import compiled, inlined
 
 
@@ -42,10 +42,10 @@ masks what is left over."""
 STRIPS = {item: widths[:1] if HAS_MASKS else widths for item, widths in WIDTHS.items()}
 """Columns of strips that are made one after the other; with masks, a part of one makes all that is left over."""
 
-DEPTH = 128
-"""Terms that are gone through at a time: so many of a strip of columns stay in the first cache."""
+DEPTH = 512
+"""Terms that are gone through at a time: so many of a strip of columns stay in the first cache, or next to it."""
 
-HEIGHT = 96
+HEIGHT = 48
 """Rows that are gone through at a time: so many, of ``DEPTH`` terms, stay in the second cache."""
 
 ALIAS = 1024
@@ -99,7 +99,7 @@ def _rest(heights: tuple[int, ...], width: int, is_partial: bool, fused: bool) -
 def _strips(widths: tuple[int, ...], item: int, fused: bool) -> Any:
     """The function that makes all strips of some rows, as wide as can be."""
     width, *narrower = widths
-    strip, across = _strip(width, False, fused), width * item
+    strip, across, panel_row = _strip(width, False, fused), width * item, STRIPS[item][0] * item
     following = _strips(tuple(narrower), item, fused) if narrower else _remainder(item, fused) if HAS_MASKS else None
     is_last = following is None
 
@@ -107,7 +107,8 @@ def _strips(widths: tuple[int, ...], item: int, fused: bool) -> Any:
     def strips(
         out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
     ):
-        term, further = (across, across * terms) if is_packed else (pitch, across)
+        term = panel_row if is_packed else pitch
+        further = panel_row * terms if is_packed and across == panel_row else across
         while columns >= width:
             strip(out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, width, zero)
             out, right, columns = out + across, right + further, columns - width
@@ -133,7 +134,7 @@ def _remainder(item: int, fused: bool) -> Any:
     def remainder(
         out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
     ):
-        term = columns * item if is_packed else pitch
+        term = wide * item if is_packed else pitch
         given = out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, columns, zero
         if columns > narrow:
             part_of_two(*given)
@@ -145,73 +146,9 @@ def _remainder(item: int, fused: bool) -> Any:
     return remainder
 
 
-@cache
-def _pack_columns(item: int) -> Any:
-    """The function that packs the second factor, strip after strip, each with its terms one after the other."""
-    widths, side = STRIPS[item], WIDTHS[item][1]
-    turn = turned_block(side)
-
-    @compiled
-    def turned(strip, width, j, right, first, depth, terms, zero):
-        deep, wide = depth - depth % side, width - width % side
-        for k in range(0, deep, side):
-            for i in range(0, wide, side):
-                source = address_of(right) + ((j + i) * terms + first + k) * item
-                turn(address_of(strip) + (k * width + i) * item, width * item, source, terms * item, zero)
-        for i in range(width):
-            for k in range(deep if i < wide else 0, depth):
-                strip[k * width + i] = right[(j + i) * terms + first + k]
-
-    @compiled
-    def straight(strip, width, j, right, first, depth, columns):
-        for k in range(depth):
-            for i in range(width):
-                strip[k * width + i] = right[(first + k) * columns + j + i]
-
-    @compiled
-    def pack_strip(packed, width, j, right, is_turned, first, depth, columns, terms, zero):
-        strip = packed[j * depth : (j + width) * depth]
-        if is_turned:
-            turned(strip, width, j, right, first, depth, terms, zero)
-        else:
-            straight(strip, width, j, right, first, depth, columns)
-
-    @compiled
-    def pack(packed, right, is_turned, first, depth, columns, terms, zero):
-        j = 0
-        for width in widths:
-            while j + width <= columns:
-                pack_strip(packed, width, j, right, is_turned, first, depth, columns, terms, zero)
-                j += width
-        if j < columns:
-            pack_strip(packed, columns - j, j, right, is_turned, first, depth, columns, terms, zero)
-
-    return pack
-
-
-@compiled
-def _pack_rows(packed, left, is_turned, top, height, first, depth, rows, terms):
-    """Some rows of the first factor in panels of ``ROWS``, each with its terms one after the other."""
-    whole = height - height % ROWS
-    for i in range(0, whole, ROWS):
-        panel = packed[i * depth : (i + ROWS) * depth]
-        if is_turned:
-            for k in range(depth):
-                for r in range(ROWS):
-                    panel[k * ROWS + r] = left[(first + k) * rows + top + i + r]
-        else:
-            for r in range(ROWS):
-                for k in range(depth):
-                    panel[k * ROWS + r] = left[(top + i + r) * terms + first + k]
-    row, term = (1, rows) if is_turned else (terms, 1)
-    for r in range(height - whole):
-        for k in range(depth):
-            packed[whole * depth + k * ROWS + r] = left[(top + whole + r) * row + (first + k) * term]
-
-
 def scratch_size(columns: int, terms: int) -> int:
     """Numbers of room that a product of these sizes needs, for any number of rows."""
-    return min(terms, DEPTH) * (columns + HEIGHT + ROWS)
+    return min(terms, DEPTH) * (columns + WIDTHS[4][0] + HEIGHT + ROWS)
 
 
 @cache
@@ -222,30 +159,30 @@ def in_order(item: int, fused: bool) -> Any:
     (columns, terms) if turned, all in C order. ``start`` is the address of what the product is added to, in rows so
     many bytes apart: 0 for zeros, ``out`` itself, other rows, or with ``start_row`` 0 one row for all.
     """
-    strips, pack = _strips(STRIPS[item], item, fused), _pack_columns(item)
+    widest = STRIPS[item][0]
+    strips, pack_left, pack_right = _strips(STRIPS[item], item, fused), packing(ROWS, item), packing(widest, item)
 
     @inlined
-    def multiply(out, start, start_row, left, turned, right, right_turned, rows, columns, terms, scratch, zero):
-        left_turned, pitch = turned != 0, columns * item
-        lefts, rights = array(left, rows * terms, zero), array(right, columns * terms, zero)
+    def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
+        pitch = columns * item
         left_row, left_term = (item, rows * item) if left_turned else (terms * item, item)
-        packs_left = (left_turned or left_row % ALIAS == 0) and ROWS * left_row + DEPTH * left_term > RESIDENT
+        right_column, right_term = (terms * item, item) if right_turned else (item, pitch)
+        packs_left = (left_turned or left_row % ALIAS == 0) and ROWS * left_row + min(
+            DEPTH, terms
+        ) * left_term > RESIDENT
         for begin in range(0, terms, DEPTH):
             depth = min(DEPTH, terms - begin)
-            packs = right_turned != 0 or depth * pitch > RESIDENT
-            of_right, room = right + begin * pitch, scratch
-            if packs:
-                pack(
-                    array(scratch, depth * columns, zero), rights, right_turned != 0, begin, depth, columns, terms, zero
-                )
-                of_right, room = scratch, scratch + depth * columns * item
+            packs_right = right_turned != 0 or depth * pitch > RESIDENT
+            of_right, room = right + begin * right_term, scratch
+            if packs_right:
+                pack_right(scratch, of_right, right_column, right_term, columns, depth, zero)
+                of_right, room = scratch, scratch + depth * (columns + widest) * item
             for top in range(0, rows, HEIGHT):
                 height = min(HEIGHT, rows - top)
                 of_left, row, term = left + top * left_row + begin * left_term, left_row, left_term
                 panel = ROWS * left_row
                 if packs_left:
-                    packed = array(room, (height + ROWS) * depth, zero)
-                    _pack_rows(packed, lefts, left_turned, top, height, begin, depth, rows, terms)
+                    pack_left(room, of_left, left_row, left_term, height, depth, zero)
                     of_left, panel, row, term = room, ROWS * depth * item, item, ROWS * item
                 of_start = start + top * start_row
                 strips(
@@ -258,7 +195,7 @@ def in_order(item: int, fused: bool) -> Any:
                     row,
                     term,
                     of_right,
-                    packs,
+                    packs_right,
                     height,
                     columns,
                     depth,
@@ -299,13 +236,13 @@ class OwnTerms(NamedTuple):
     of_inputs: int
 
 
-def own_terms(item: int, library: str) -> OwnTerms:
-    """Of numbers of so many bytes, beside a library of BLAS."""
+def own_terms(item: int, library: str, is_wide: bool = IS_WIDE) -> OwnTerms:
+    """Of numbers of so many bytes, beside a library of BLAS; ``is_wide`` says whether vectors are of 512 bits."""
     if library == "mkl":
         return OwnTerms(*[1 << 18 if item == 8 else 1 << 20] * 3)
-    if not IS_WIDE:
-        return OwnTerms(*[1 << 25 if item == 8 else 1 << 28] * 3)
-    return OwnTerms(1 << 26, 1 << 25 if item == 8 else 1 << 22, 1 << 25)
+    if not is_wide:
+        return OwnTerms(*[1 << 30] * 3)
+    return OwnTerms(1 << 26, 1 << 25 if item == 8 else 1 << 30, 1 << 25)
 
 
 @cache

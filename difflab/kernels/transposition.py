@@ -6,7 +6,7 @@ import numba
 
 from difflab.kernels.layout import matrix
 from difflab.kernels.processor import LINE
-from difflab.kernels.register_turns import joined, parted, turned_block
+from difflab.kernels.register_moves import joined, parted, turned_block
 from difflab.kernels.target import compiled
 
 

@@ -1,4 +1,4 @@
-"""Small matrices turned in registers, made of LLVM's vectors."""
+"""Small matrices moved by way of registers, turned or as they lie, made of LLVM's vectors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,24 @@ from numba.extending import intrinsic
 
 from difflab.kernels import llvm
 from difflab.kernels.processor import LINE
+
+
+@cache
+def moved(count: int) -> Any:
+    """The function that moves so many numbers that lie one after the other, to an address and from one."""
+
+    @intrinsic
+    def move(typing, out, given, zero):
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            vector = ir.VectorType(context.get_value_type(signature.args[-1]), count)
+            align = context.get_abi_alignment(vector.element)
+            here, there = (builder.inttoptr(address, vector.as_pointer()) for address in arguments[:2])
+            builder.store(builder.load(there, align=align), here, align=align)
+            return context.get_dummy_value()
+
+        return types.none(*[types.int64] * 2, zero), generate
+
+    return move
 
 
 @cache
