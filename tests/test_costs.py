@@ -4,8 +4,8 @@
 
 The campaign asserts nothing about seconds; what is said of them is held against the record. Functions are timed in
 compiled loops over numbers that lie in the cache, beside the same loops with the functions of the C library, taking
-turns; products of matrices by own loops beside those by BLAS; a call where there is next to nothing to compute, beside
-one of nothing; a first gradient in a process that starts with code that is kept.
+turns; a call where there is next to nothing to compute, beside one of nothing; a first gradient in a process that
+starts with code that is kept.
 """
 
 from __future__ import annotations
@@ -23,29 +23,16 @@ from typing import Any
 import campaigns
 import numpy as np
 import pytest
-from test_products import compiled as compiled_product
 from test_vector_math import BUILDS, NAMES, PRECISIONS, compiled, domain, over
 
 import difflab as dl
-from difflab import blas_libraries
-from difflab.blas import ONE_THREAD
-from difflab.kernels.blas_products import chosen
-from difflab.kernels.products import IS_WIDE, own_terms, scratch_size
 from difflab.primitives.activations import ACTIVATIONS
 from difflab.study.timing import contest
 
 
-MAKERS = {"scipy": "by BLAS", "mkl": "by MKL"}
-"""Of products of matrices, by library."""
-
 N = 4096
 """Numbers of an array, which the nearest cache holds."""
 PROCESSES = 7
-LAYERS = [
-    (1, 8, 8), (32, 8, 8), (128, 32, 32), (128, 64, 32), (256, 128, 10), (256, 256, 128), (256, 784, 256),
-    (512, 512, 512), (1024, 784, 256), (640, 640, 640), (768, 768, 768), (1024, 784, 1024), (1024, 1024, 1024),
-]  # fmt: skip
-"""Samples, inputs and outputs of layers, by the size of their products."""
 FIRST_GRADIENT = """
 import time
 started = time.perf_counter()
@@ -96,47 +83,6 @@ def of_call(dtype: str) -> dict[str, float]:
     return {f"{name}_microseconds": round(1e6 * timing.seconds, 3) for name, timing in found.items()}
 
 
-def call_of(maker: str, dtype: str, shape: tuple[int, int, int], turns: tuple[bool, bool]):
-    """A product of arrays of its own; no call of Python's looks at them."""
-    rows, columns, terms = shape
-    rng, function = np.random.default_rng(0), compiled_product(maker, dtype)
-    left, right = (rng.normal(size=size).astype(dtype) for size in (rows * terms, terms * columns))
-    out, scratch = np.empty(rows * columns, dtype), np.empty(scratch_size(columns, terms), dtype)
-    given = left.ctypes.data, int(turns[0]), right.ctypes.data, int(turns[1]), *shape, scratch.ctypes.data
-    arguments = out.ctypes.data, 0, 0, *given, out.dtype.type(0)
-    kept = left, right, out, scratch
-    return lambda: function(*arguments) if kept else None
-
-
-def of_product(library: str, dtype: str, shape: tuple[int, int, int], turns: tuple[bool, bool]) -> dict[str, float]:
-    contenders = {maker: call_of(maker, dtype, shape, turns) for maker in ("in order, fused", MAKERS[library])}
-    found = contest(contenders, np.random.default_rng(0), 0.3).timings
-    own, blas = (found[maker].seconds for maker in contenders)
-    return {
-        "own_gflops": round(2e-9 * math.prod(shape) / own, 2),
-        "blas_gflops": round(2e-9 * math.prod(shape) / blas, 2),
-        "ratio": round(blas / own, 3),
-    }
-
-
-def products(library: str) -> dict[str, dict[str, float]]:
-    """Of a layer's forward sweep, of the gradient of its weights and of that of its inputs, on one thread.
-
-    The products are of so many numbers as stand before and behind the limit from which on BLAS makes them.
-    """
-    found = {}
-    with ONE_THREAD:
-        for dtype, (batch, n_in, n_out) in product(PRECISIONS, LAYERS):
-            kinds = {
-                "forward": ((batch, n_out, n_in), (False, True)),
-                "of weights": ((n_out, n_in, batch), (True, False)),
-                "of inputs": ((batch, n_in, n_out), (False, False)),
-            }
-            for kind, (shape, turns) in kinds.items():
-                found[f"{dtype} {batch} {n_in} {n_out} {kind}"] = of_product(library, dtype, shape, turns)
-    return found
-
-
 def of_start() -> dict[str, float]:
     """Medians over processes, of which the first, which may compile, is left out."""
     command = [sys.executable, "-c", FIRST_GRADIENT]
@@ -149,9 +95,7 @@ def of_start() -> dict[str, float]:
 def test_costs():
     figures = {
         "functions": {" ".join(case): of_function(*case) for case in product(NAMES, BUILDS)},
-        "processor": {"has_wide_vectors": IS_WIDE, "library": chosen("auto")},
         "call": {dtype: of_call(dtype) for dtype in PRECISIONS},
-        "products": {library: products(library) for library in MAKERS if not blas_libraries.missing(library)},
         "second_process": of_start(),
     }
     assert all(math.isfinite(found["ratio"]) for found in figures["functions"].values())
@@ -174,24 +118,3 @@ def test_a_recorded_bound_call_takes_a_microsecond_beyond_next_to_no_arithmetic(
 
 def test_every_recorded_function_is_at_least_twice_as_fast_as_the_library():
     assert min(found["ratio"] for found in recorded()["functions"].values()) >= 2
-
-
-def test_every_function_is_recorded_in_every_build():
-    assert set(recorded()["functions"]) == {" ".join(case) for case in product(NAMES, BUILDS)}
-
-
-@pytest.mark.parametrize("dtype", PRECISIONS)
-def test_own_loops_make_products_up_to_where_the_recorded_blas_is_as_fast(dtype):
-    """Beside the library that the recorded processor has by ``"auto"``, with the limits of such processors."""
-    has_wide_vectors, library = recorded()["processor"].values()
-    limits = own_terms(np.dtype(dtype).itemsize, library, has_wide_vectors)._asdict()
-    ratios: dict[str, list[float]] = {"small": [], "middle": [], "large": []}
-    for name, found in recorded()["products"][library].items():
-        of, *sizes = name.split()[:4]
-        if of == dtype:
-            terms, limit = math.prod(map(int, sizes)), limits["_".join(name.split()[4:])]
-            size = "small" if terms <= limit / 32 else "middle" if terms <= limit else "large"
-            ratios[size].append(found["ratio"])
-    assert np.median(ratios["small"]) >= 1.0
-    assert np.median(ratios["middle"]) >= 0.9
-    assert not ratios["large"] or np.median(ratios["large"]) <= 1.0

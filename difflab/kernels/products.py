@@ -37,10 +37,7 @@ def _widths(most: int) -> tuple[int, ...]:
 
 WIDTHS = {item: _widths(_BYTES // item) for item in (8, 4)}
 """Columns of such tiles, by the bytes of a number: as many as two vectors of the widest have, half as many, and without
-masks what is left over."""
-
-STRIPS = {item: widths[:1] if HAS_MASKS else widths for item, widths in WIDTHS.items()}
-"""Columns of strips that are made one after the other; with masks, a part of one makes all that is left over."""
+masks what is left over, which a part of one vector makes with them."""
 
 DEPTH = 512
 """Terms that are gone through at a time: so many of a strip of columns stay in the first cache, or next to it."""
@@ -99,9 +96,10 @@ def _rest(heights: tuple[int, ...], width: int, is_partial: bool, fused: bool) -
 def _strips(widths: tuple[int, ...], item: int, fused: bool) -> Any:
     """The function that makes all strips of some rows, as wide as can be."""
     width, *narrower = widths
-    strip, across, panel_row = _strip(width, False, fused), width * item, STRIPS[item][0] * item
-    following = _strips(tuple(narrower), item, fused) if narrower else _remainder(item, fused) if HAS_MASKS else None
-    is_last = following is None
+    strip, across, panel_row = _strip(width, False, fused), width * item, WIDTHS[item][0] * item
+    following = _strips(tuple(narrower), item, fused) if narrower else None
+    part = _strip(width, True, fused) if HAS_MASKS and not narrower else None
+    is_last, has_part = following is None, part is not None
 
     @inlined
     def strips(
@@ -113,37 +111,43 @@ def _strips(widths: tuple[int, ...], item: int, fused: bool) -> Any:
             strip(out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, width, zero)
             out, right, columns = out + across, right + further, columns - width
             start = start + across if start != 0 else start
-        if is_last:
-            return
-        following(
-            out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
-        )
+        if not is_last:
+            following(
+                out,
+                pitch,
+                start,
+                start_row,
+                left,
+                panel,
+                left_row,
+                left_term,
+                right,
+                is_packed,
+                rows,
+                columns,
+                terms,
+                zero,
+            )
+        elif has_part:
+            if columns > 0:
+                part(
+                    out,
+                    pitch,
+                    start,
+                    start_row,
+                    left,
+                    panel,
+                    left_row,
+                    left_term,
+                    right,
+                    term,
+                    rows,
+                    terms,
+                    columns,
+                    zero,
+                )
 
     return strips
-
-
-@cache
-def _remainder(item: int, fused: bool) -> Any:
-    """The function that makes what columns are left over, in two vectors or in one."""
-    wide, narrow = WIDTHS[item]
-    part_of_two, part_of_one, one = (
-        _strip(width, is_partial, fused) for width, is_partial in ((wide, True), (narrow, True), (narrow, False))
-    )
-
-    @inlined
-    def remainder(
-        out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
-    ):
-        term = wide * item if is_packed else pitch
-        given = out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, columns, zero
-        if columns > narrow:
-            part_of_two(*given)
-        elif columns == narrow:
-            one(*given)
-        elif columns > 0:
-            part_of_one(*given)
-
-    return remainder
 
 
 def scratch_size(columns: int, terms: int) -> int:
@@ -159,8 +163,8 @@ def in_order(item: int, fused: bool) -> Any:
     (columns, terms) if turned, all in C order. ``start`` is the address of what the product is added to, in rows so
     many bytes apart: 0 for zeros, ``out`` itself, other rows, or with ``start_row`` 0 one row for all.
     """
-    widest = STRIPS[item][0]
-    strips, pack_left, pack_right = _strips(STRIPS[item], item, fused), packing(ROWS, item), packing(widest, item)
+    widest = WIDTHS[item][0]
+    strips, pack_left, pack_right = _strips(WIDTHS[item], item, fused), packing(ROWS, item), packing(widest, item)
 
     @inlined
     def multiply(out, start, start_row, left, left_turned, right, right_turned, rows, columns, terms, scratch, zero):
