@@ -66,7 +66,7 @@ def make_products(maker: str, dtype: str, beside: int = 0) -> None:
             left,
             right,
             given.before[:1],
-            np.zeros(scratch_size(columns, terms), dtype),
+            np.zeros(scratch_size(columns, terms, given.before.itemsize), dtype),
             np.zeros_like(given.before),
         )
         for a, b, start, scratch, made in each_end(rooms, *arrays):

@@ -23,6 +23,8 @@ import difflab as dl
 from difflab import blas
 from difflab.blas import ONE_THREAD
 from difflab.kernels import plans
+from difflab.kernels.layout import BARS, SCRATCH, VALUES
+from difflab.kernels.processor import LINE
 from difflab.kernels.products import OwnTerms
 from difflab.layers import BatchNorm, Dense, Dropout, Maxout, Multiply, Residual, Softmax
 from difflab.primitives.activations import ACTIVATIONS
@@ -206,6 +208,14 @@ def test_batches_of_all_sizes_in_any_order_leave_nothing_to_each_other(options):
             value, gradient = used.value_and_gradient(*problem(kind, batch, "float64"))
             fresh_value, fresh = answer(kind, batch, "float64", **options)
             assert (value, gradient.tobytes()) == (fresh_value, fresh.tobytes()), (kind, batch)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rooms_of_a_plan_begin_at_lines_of_the_cache(dtype):
+    prepared = dl.Backprop(dtype).prepare(NETS["smooth"])
+    prepared.value_and_gradient(*problem("smooth", 33, dtype))
+    words = prepared._plans.at_hand["gradient"].words
+    assert not any(words[[VALUES, BARS, SCRATCH]] % LINE)
 
 
 @each_kind

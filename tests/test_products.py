@@ -124,7 +124,7 @@ def made(maker: str, g: Given, turns: tuple[bool, bool] = (False, False)) -> np.
     left, right = (Bordered(a.T if turned else a) for a, turned in zip((g.left, g.right), turns, strict=True))
     out = Bordered(g.before if g.start == "itself" else np.full(g.before.shape, np.nan, dtype))
     beside = Bordered(g.before[:1] if g.start == "one row" else g.before)
-    scratch = Bordered(np.full(scratch_size(columns, terms), np.nan, dtype))
+    scratch = Bordered(np.full(scratch_size(columns, terms, item), np.nan, dtype))
     start = {"zeros": 0, "itself": out.address}.get(g.start, beside.address)
     start_row = 0 if g.start in ("zeros", "one row") else columns * item
     kept = [a.whole.tobytes() for a in (left, right, beside)]
@@ -217,6 +217,7 @@ LARGE = [
     Shape(13, 128, 600),
     Shape(300, 1, 300),
     Shape(1, 300, 300),
+    Shape(23, 33, 6 * DEPTH),
 ]
 """Beyond and exactly at what is gone through at a time, with factors that are packed and that are not."""
 
@@ -262,6 +263,7 @@ from difflab.kernels import products
 
 print(products.IS_WIDE, products.HAS_MASKS)
 test_products.test_every_remainder_of_tiles_is_right("in order", "float64")
+test_products.test_every_start_and_turn_is_right("in order", "float32")
 """
 
 
@@ -273,6 +275,30 @@ def test_tiles_of_lesser_processors_are_right(lesser):
         pytest.skip("this processor has no masks")
     said = child(REMAINDER_CHECK, tests, tests.parent, **LESSER[lesser])
     assert said == f"False {has_masks}\n"
+
+
+WIDE_CHECK = """
+from difflab.kernels import processor
+
+processor.VECTOR, has = 64, processor.has
+processor.has = lambda *names: "avx512vl" in names or has(*names)
+
+import test_products
+from difflab.kernels import products
+
+print(products.IS_WIDE, products.HAS_MASKS)
+test_products.test_every_remainder_of_tiles_is_right("in order", "float64")
+test_products.test_every_start_and_turn_is_right("in order", "float32")
+for shape in test_products.LARGE:
+    test_products.test_what_is_larger_than_is_gone_through_at_a_time_is_right("in order", "float64", shape)
+"""
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NumPy has no tiles")
+def test_tiles_of_wide_vectors_are_right_wherever_they_are_made():
+    """Narrower instructions make them too."""
+    tests = Path(__file__).parent
+    assert child(WIDE_CHECK, tests, tests.parent, DIFFLAB_NO_CACHE="1") == "True True\n"
 
 
 def test_features_are_those_that_code_is_compiled_for(monkeypatch):

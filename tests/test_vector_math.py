@@ -278,7 +278,7 @@ def test_loops_are_vectorised(name, build):
     fused = count(code, rf"vfn?m(add|sub)\d+p{packed}")
     assert count(code, rf"v?mulp{packed}") + fused > 5
     assert count(code, rf"v?addp{packed}") + fused > 5
-    assert fused > 5 if FUSES and build not in PRECISIONS else fused == 0
+    assert fused >= 5 if FUSES and build not in PRECISIONS else fused == 0
     assert count(code, "call.*") == 0
     assert count(code, rf"v?(add|sub|mul|div|sqrt|min|max)[ps]{other}") == 0
     assert count(code, r"v?cvt\S*") == 0

@@ -154,7 +154,7 @@ def _room(program: Program, table: Table, choice: Choice, tile: int, n_params: i
     has_tangents = choice.kind in ("jvp", "hvp", "gauss_newton")
     workspaces = (tile * table.columns, tile * table.bar_columns) * (2 if has_tangents else 1)
     gradient = n_params if choice.kind == "hvp" else 0
-    return Room(workspaces, _scratch(program, tile), gradient, tile * program.n_inputs)
+    return Room(workspaces, _scratch(program, tile, choice.item), gradient, tile * program.n_inputs)
 
 
 def _with_memory(words: np.ndarray, choice: Choice, room: Room, constants: np.ndarray, limits: list[float]) -> Plan:
@@ -170,7 +170,7 @@ def _with_memory(words: np.ndarray, choice: Choice, room: Room, constants: np.nd
 
 
 def _aligned(size: int, dtype: str) -> np.ndarray:
-    """Zeros from where a line of the cache begins, so that no vector of them lies in two."""
+    """Zeros from where a line of the cache begins, so that no vector of a packed factor lies in two."""
     item = np.dtype(dtype).itemsize
     whole = np.zeros(size + LINE // item, dtype)
     begin = -whole.ctypes.data % LINE // item
@@ -219,7 +219,7 @@ def _tile(program: Program, table: Table, choice: Choice) -> int:
     return min(most, max(LEAST_TILE, CACHE_BYTES // of_sample))
 
 
-def _scratch(program: Program, tile: int) -> int:
+def _scratch(program: Program, tile: int, item: int) -> int:
     """Numbers of room that the hungriest step needs; products of factors need two float64 for each."""
     needed = [4 * max(program.widths)]
     for step in program.instructions:
@@ -228,7 +228,7 @@ def _scratch(program: Program, tile: int) -> int:
         if step.operation == "affine":
             width = program.widths[step.inputs[0]]
             products = ((step.width, width), (width, tile), (width, step.width))
-            needed += [scratch_size(columns, terms) for columns, terms in products]
+            needed += [scratch_size(columns, terms, item) for columns, terms in products]
     return max(needed)
 
 

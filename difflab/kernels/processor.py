@@ -15,3 +15,7 @@ def has(*names: str) -> bool:
     asked = numba.config.CPU_FEATURES
     features = (get_host_cpu_features() if asked is None else asked).split(",")
     return any(f"+{name}" in features for name in names)
+
+
+VECTOR = 64 if has("avx512f") else 32
+"""Bytes of its vectors, of which there are 32 where they are of 64 bytes, and else 16, which may be made of two."""

@@ -15,12 +15,12 @@ import numba
 from difflab.kernels import processor
 from difflab.kernels.blas_products import by_blas
 from difflab.kernels.layout import array, matrix
-from difflab.kernels.packing import packing
+from difflab.kernels.packing import packed_size, packing
 from difflab.kernels.register_tiles import HAS_MASKS, Shape, tile_of
 from difflab.kernels.target import compiled, inlined
 
 
-IS_WIDE = processor.has("avx512f")
+IS_WIDE = processor.VECTOR == 64
 """Whether vectors are of 512 bits, of which there are 32 then, and not 16."""
 
 HEIGHTS = (12, 8, 4, 3, 2, 1) if IS_WIDE else (6, 4, 3, 2, 1)
@@ -28,16 +28,14 @@ HEIGHTS = (12, 8, 4, 3, 2, 1) if IS_WIDE else (6, 4, 3, 2, 1)
 
 ROWS = HEIGHTS[0]
 
-_BYTES = 128 if IS_WIDE else 64
-
 
 def _widths(most: int) -> tuple[int, ...]:
     return tuple(sorted({most, most // 2, *(() if HAS_MASKS else (most // 4, 2, 1))}, reverse=True))
 
 
-WIDTHS = {item: _widths(_BYTES // item) for item in (8, 4)}
-"""Columns of such tiles, by the bytes of a number: as many as two vectors of the widest have, half as many, and without
-masks what is left over, which a part of one vector makes with them."""
+WIDTHS = {item: _widths(2 * processor.VECTOR // item) for item in (8, 4)}
+"""Columns of such tiles, by the bytes of a number: as many as two vectors of the widest have, then as many as one has.
+What is left over is part of one with masks, and has further widths without."""
 
 DEPTH = 512
 """Terms that are gone through at a time: so many of a strip of columns stay in the first cache, or next to it."""
@@ -49,8 +47,8 @@ ALIAS = 1024
 """Rows at multiples of so many bytes meet in a few sets of the first cache."""
 
 RESIDENT = 1 << 16
-"""Bytes up to which a factor is read as it lies: it comes from the second cache in time, and packing takes longer. What
-is spread over more is packed."""
+"""Bytes up to which a factor is read as it lies, if it can be: it comes from the second cache in time, and packing
+takes longer. A turned second factor is always packed, a first one that is not turned only where its rows meet."""
 
 
 @cache
@@ -94,65 +92,57 @@ def _rest(heights: tuple[int, ...], width: int, is_partial: bool, fused: bool) -
 
 @cache
 def _strips(widths: tuple[int, ...], item: int, fused: bool) -> Any:
-    """The function that makes all strips of some rows, as wide as can be."""
+    """The function that makes all strips of some rows, as wide as can be.
+
+    Of a packed second factor, strips of the widest have panels of their own; narrower ones share the last.
+    """
     width, *narrower = widths
     strip, across, panel_row = _strip(width, False, fused), width * item, WIDTHS[item][0] * item
-    following = _strips(tuple(narrower), item, fused) if narrower else None
-    part = _strip(width, True, fused) if HAS_MASKS and not narrower else None
-    is_last, has_part = following is None, part is not None
+    following = _strips(tuple(narrower), item, fused) if narrower else _part(width, item, fused)
+    is_widest, is_last = across == panel_row, following is None
 
     @inlined
     def strips(
         out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
     ):
         term = panel_row if is_packed else pitch
-        further = panel_row * terms if is_packed and across == panel_row else across
+        further = panel_row * terms if is_packed and is_widest else across
         while columns >= width:
             strip(out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, width, zero)
             out, right, columns = out + across, right + further, columns - width
             start = start + across if start != 0 else start
-        if not is_last:
-            following(
-                out,
-                pitch,
-                start,
-                start_row,
-                left,
-                panel,
-                left_row,
-                left_term,
-                right,
-                is_packed,
-                rows,
-                columns,
-                terms,
-                zero,
-            )
-        elif has_part:
-            if columns > 0:
-                part(
-                    out,
-                    pitch,
-                    start,
-                    start_row,
-                    left,
-                    panel,
-                    left_row,
-                    left_term,
-                    right,
-                    term,
-                    rows,
-                    terms,
-                    columns,
-                    zero,
-                )
+        if is_last:
+            return
+        following(
+            out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
+        )
 
     return strips
 
 
-def scratch_size(columns: int, terms: int) -> int:
+def _part(width: int, item: int, fused: bool) -> Any:
+    """The function that makes what columns are left over with masks; there are none without."""
+    if not HAS_MASKS:
+        return None
+    strip, panel_row = _strip(width, True, fused), WIDTHS[item][0] * item
+
+    @inlined
+    def part(
+        out, pitch, start, start_row, left, panel, left_row, left_term, right, is_packed, rows, columns, terms, zero
+    ):
+        term = panel_row if is_packed else pitch
+        if columns > 0:
+            strip(
+                out, pitch, start, start_row, left, panel, left_row, left_term, right, term, rows, terms, columns, zero
+            )
+
+    return part
+
+
+def scratch_size(columns: int, terms: int, item: int) -> int:
     """Numbers of room that a product of these sizes needs, for any number of rows."""
-    return min(terms, DEPTH) * (columns + WIDTHS[4][0] + HEIGHT + ROWS)
+    depth = min(terms, DEPTH)
+    return packed_size(columns, WIDTHS[item][0], depth) + packed_size(HEIGHT, ROWS, depth)
 
 
 @cache
@@ -163,7 +153,7 @@ def in_order(item: int, fused: bool) -> Any:
     (columns, terms) if turned, all in C order. ``start`` is the address of what the product is added to, in rows so
     many bytes apart: 0 for zeros, ``out`` itself, other rows, or with ``start_row`` 0 one row for all.
     """
-    widest = WIDTHS[item][0]
+    widest, size = WIDTHS[item][0], compiled(packed_size)
     strips, pack_left, pack_right = _strips(WIDTHS[item], item, fused), packing(ROWS, item), packing(widest, item)
 
     @inlined
@@ -171,16 +161,15 @@ def in_order(item: int, fused: bool) -> Any:
         pitch = columns * item
         left_row, left_term = (item, rows * item) if left_turned else (terms * item, item)
         right_column, right_term = (terms * item, item) if right_turned else (item, pitch)
-        packs_left = (left_turned or left_row % ALIAS == 0) and ROWS * left_row + min(
-            DEPTH, terms
-        ) * left_term > RESIDENT
+        spread = ROWS * left_row + min(DEPTH, terms) * left_term
+        packs_left = (left_turned or left_row % ALIAS == 0) and spread > RESIDENT
         for begin in range(0, terms, DEPTH):
             depth = min(DEPTH, terms - begin)
             packs_right = right_turned != 0 or depth * pitch > RESIDENT
             of_right, room = right + begin * right_term, scratch
             if packs_right:
                 pack_right(scratch, of_right, right_column, right_term, columns, depth, zero)
-                of_right, room = scratch, scratch + depth * (columns + widest) * item
+                of_right, room = scratch, scratch + size(columns, widest, depth) * item
             for top in range(0, rows, HEIGHT):
                 height = min(HEIGHT, rows - top)
                 of_left, row, term = left + top * left_row + begin * left_term, left_row, left_term
@@ -246,7 +235,7 @@ def own_terms(item: int, library: str, is_wide: bool = IS_WIDE) -> OwnTerms:
         return OwnTerms(*[1 << 18 if item == 8 else 1 << 20] * 3)
     if not is_wide:
         return OwnTerms(*[1 << 30] * 3)
-    return OwnTerms(1 << 26, 1 << 25 if item == 8 else 1 << 30, 1 << 25)
+    return OwnTerms(1 << 26, 1 << 25 if item == 8 else 1 << 22, 1 << 25)
 
 
 @cache
