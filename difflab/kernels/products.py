@@ -234,7 +234,7 @@ def own_terms(item: int, library: str, is_wide: bool = IS_WIDE) -> OwnTerms:
     if library == "mkl":
         return OwnTerms(*[1 << 18 if item == 8 else 1 << 20] * 3)
     if not is_wide:
-        return OwnTerms(*[1 << 30] * 3)
+        return OwnTerms(*[1 << 31] * 3)
     return OwnTerms(1 << 26, 1 << 25 if item == 8 else 1 << 22, 1 << 25)
 
 
